@@ -1,0 +1,280 @@
+//! Drop reasons and the counters of a port.
+//!
+//! Owns the one list of ways a frame can fail to leave: the enum, its names, the sentences that the tool prints and
+//! the reference page `docs/reference/drops.md` all come from the table below.
+//! Counters are written by one worker each and read by anybody: plain relaxed loads and stores, no read-modify-write.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use crossbeam::utils::CachePadded;
+
+/// The side of a port on which a reason is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// On the port the frame came from; the frame went nowhere.
+    Ingress,
+    /// On the port the frame should have left by; copies for other ports are not affected.
+    Egress,
+}
+
+macro_rules! drop_reasons {
+    ($($variant:ident $name:literal $side:ident $what:literal $remedy:literal;)*) => {
+        /// Why a frame did not leave.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum DropReason { $(#[doc = $what] $variant,)* }
+
+        impl DropReason {
+            /// Every reason, in the order of a frame's way through the switch.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The word for it in the command-line tool, JSON and metrics.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// Where it is counted.
+            pub const fn side(self) -> Side {
+                match self { $(Self::$variant => Side::$side,)* }
+            }
+
+            /// What happened, as a sentence.
+            pub const fn what(self) -> &'static str {
+                match self { $(Self::$variant => $what,)* }
+            }
+
+            /// What an operator can do about it, as a sentence.
+            pub const fn remedy(self) -> &'static str {
+                match self { $(Self::$variant => $remedy,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    Runt "runt" Ingress
+        "The frame is shorter than an Ethernet header (14 octets)."
+        "Find the sender of broken frames behind this port.";
+    Giant "giant" Ingress
+        "The frame is longer than the switch carries (65,535 octets after the addresses, type and tags)."
+        "Find the sender of broken frames behind this port.";
+    VnetHeaderInvalid "vnet_header_invalid" Ingress
+        "The virtio header before the frame contradicts the frame: a checksum or segment size outside it, an unknown type."
+        "Something behind the port writes raw virtio headers (PACKET_VNET_HDR); stop or fix it.";
+    GsoMalformed "gso_malformed" Ingress
+        "The frame is marked as a super-frame but its headers are not those of TCP or UDP over IPv4 or IPv6, or lie about their length."
+        "Something behind the port writes raw virtio headers (PACKET_VNET_HDR); stop or fix it.";
+    PortDown "port_down" Ingress
+        "The port the frame came from is administratively down."
+        "Set it up: tapwayctl port set NAME --admin up.";
+    VlanTruncated "vlan_truncated" Ingress
+        "The frame ends inside its VLAN tag."
+        "Find the sender of broken frames behind this port.";
+    VlanReserved "vlan_reserved" Ingress
+        "The VLAN tag carries the reserved identifier 4095."
+        "Fix the VLAN configuration of the sender.";
+    VlanNotMember "vlan_not_member" Ingress
+        "The frame's VLAN is not among those of the port."
+        "Add the VLAN to the port (--access, --trunk), or stop the sender from tagging.";
+    NoNativeVlan "no_native_vlan" Ingress
+        "The frame is untagged and the trunk has no native VLAN."
+        "Set one: tapwayctl port set NAME --native V, or tag at the sender.";
+    SourceInvalid "source_invalid" Ingress
+        "The source address is a group address or zero, which no station has."
+        "Find the sender of broken frames behind this port.";
+    ReservedGroup "reserved_group" Ingress
+        "The destination is one of 01:80:c2:00:00:00 to 0f (BPDU, pause, LACP, LLDP …), which a bridge never forwards (802.1Q 8.6.3)."
+        "Nothing: this is correct.";
+    StormLimit "storm_limit" Ingress
+        "The port sent more broadcast, unknown unicast and multicast frames a second than its storm limit."
+        "Find the storm's cause, or raise --storm-limit.";
+    SecureMac "secure_mac" Ingress
+        "The source address is not the one that --secure allows on this port."
+        "Correct --secure mac=…, or the guest's address.";
+    SecureIp "secure_ip" Ingress
+        "The IPv4 or IPv6 source address is not one that --secure allows on this port."
+        "Correct --secure ip=…, or the guest's address.";
+    SecureArp "secure_arp" Ingress
+        "An ARP message names a sender that --secure does not allow on this port."
+        "Correct --secure, or the guest's address.";
+    SecureNd "secure_nd" Ingress
+        "A neighbour discovery message names an address that --secure does not allow on this port."
+        "Correct --secure, or the guest's address.";
+    SecureDhcpServer "secure_dhcp_server" Ingress
+        "A secured port answered as a DHCP server."
+        "Stop the DHCP server behind the port, or take --secure off.";
+    SecureRa "secure_ra" Ingress
+        "A secured port sent an IPv6 router advertisement or redirect."
+        "Stop the router behind the port, or take --secure off.";
+    SecureMalformed "secure_malformed" Ingress
+        "The headers that --secure must check are truncated or contradict themselves."
+        "Find the sender of broken frames behind this port.";
+    Locked "locked" Ingress
+        "The port is locked and the source address is not known on it."
+        "Add it: tapwayctl fdb add MAC --bridge BR --port P.";
+    StickyViolation "sticky_violation" Ingress
+        "The source address is a sticky entry of another port."
+        "Somebody uses an address that is pinned elsewhere; find them, or delete the sticky entry.";
+    SamePort "same_port" Ingress
+        "The destination is behind the port the frame came from."
+        "Nothing, unless the port should reflect: --hairpin on.";
+    Isolated "isolated" Ingress
+        "Both the port the frame came from and the one it is for are isolated."
+        "Nothing if that is wanted; else --isolated off on one of them.";
+    NoMember "no_member" Ingress
+        "No other port takes the frame: none in its VLAN, or flooding is off on all of them."
+        "Add a port to the VLAN, or look at --flood, --bcast-flood and --mcast-flood.";
+    DestinationNotMember "destination_not_member" Ingress
+        "A static entry sends the frame to a port that is not in its VLAN."
+        "Correct the entry, or the VLANs of that port.";
+    EgressDown "egress_down" Egress
+        "The port the frame is for is down, administratively or because its interface is down or gone."
+        "tapwayctl port show NAME tells which.";
+    MtuExceeded "mtu_exceeded" Egress
+        "The frame, or a segment of it, is longer than the MTU of the port it is for."
+        "Use one MTU in a VLAN, or set --mtu.";
+    SegmentLimit "segment_limit" Egress
+        "Splitting the super-frame would take more segments than one frame may have."
+        "Something behind the sending port asks for absurdly small segments.";
+    EgressFull "egress_full" Egress
+        "The kernel or peer behind the port takes no more frames at the moment (ENOBUFS, ENOMEM, EAGAIN)."
+        "The receiver is slower than the sender; more queues or CPU may help.";
+    EgressRefused "egress_refused" Egress
+        "The kernel refused the frame (EINVAL), also without offloads."
+        "Please report it, with a capture.";
+}
+
+impl DropReason {
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::ALL.len();
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A counter that one thread writes.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owning worker may call it: a second writer would lose counts, nothing worse.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// The value so far.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What one worker counts for one port.
+#[derive(Debug)]
+pub struct PortCounters {
+    /// Frames that came from the port; a super-frame is one.
+    pub rx_frames: Counter,
+    /// Octets of them, from the destination address on, without virtio header and FCS.
+    pub rx_bytes: Counter,
+    /// Frames that left by the port; a super-frame that was split counts as its segments.
+    pub tx_frames: Counter,
+    /// Octets of them.
+    pub tx_bytes: Counter,
+    drops: [Counter; DropReason::COUNT],
+}
+
+impl Default for PortCounters {
+    fn default() -> Self {
+        Self {
+            rx_frames: Counter::default(),
+            rx_bytes: Counter::default(),
+            tx_frames: Counter::default(),
+            tx_bytes: Counter::default(),
+            drops: [const { Counter(AtomicU64::new(0)) }; DropReason::COUNT],
+        }
+    }
+}
+
+impl PortCounters {
+    /// Counts one frame that did not leave.
+    #[inline]
+    pub fn drop(&self, reason: DropReason) {
+        self.drops[reason as usize].add(1);
+    }
+
+    /// Frames dropped for `reason`.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize].get()
+    }
+}
+
+/// A port's counters: one block a worker, each on cache lines of its own.
+#[derive(Debug)]
+pub struct PortStats(Box<[CachePadded<PortCounters>]>);
+
+impl PortStats {
+    /// Counters for `workers` workers.
+    pub fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| CachePadded::default()).collect())
+    }
+
+    /// The block that worker number `worker` writes.
+    #[inline]
+    pub fn of(&self, worker: usize) -> &PortCounters {
+        &self.0[worker]
+    }
+
+    /// The sums over all workers.
+    pub fn total(&self) -> Totals {
+        let mut t = Totals::default();
+        for c in &self.0 {
+            t.rx_frames += c.rx_frames.get();
+            t.rx_bytes += c.rx_bytes.get();
+            t.tx_frames += c.tx_frames.get();
+            t.tx_bytes += c.tx_bytes.get();
+            for (sum, drops) in t.drops.iter_mut().zip(&c.drops) {
+                *sum += drops.get();
+            }
+        }
+        t
+    }
+}
+
+/// A port's counters summed over the workers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// See [`PortCounters::rx_frames`].
+    pub rx_frames: u64,
+    /// See [`PortCounters::rx_bytes`].
+    pub rx_bytes: u64,
+    /// See [`PortCounters::tx_frames`].
+    pub tx_frames: u64,
+    /// See [`PortCounters::tx_bytes`].
+    pub tx_bytes: u64,
+    drops: [u64; DropReason::COUNT],
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self { rx_frames: 0, rx_bytes: 0, tx_frames: 0, tx_bytes: 0, drops: [0; DropReason::COUNT] }
+    }
+}
+
+impl Totals {
+    /// Frames dropped for `reason`.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize]
+    }
+
+    /// The reasons that have counted, with their numbers.
+    pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL.iter().map(|&r| (r, self.dropped(r))).filter(|&(_, n)| n > 0)
+    }
+}

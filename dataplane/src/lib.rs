@@ -1,0 +1,10 @@
+//! A userspace software switch for Linux.
+#![deny(unsafe_code)]
+
+pub mod counters;
+pub mod fdb;
+pub mod frame;
+pub mod index;
+pub mod offload;
+pub mod tick;
+pub mod wire;

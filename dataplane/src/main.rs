@@ -1,0 +1,2 @@
+//! The dataplane daemon.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Finishing checksums and splitting super-frames in software.

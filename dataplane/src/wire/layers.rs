@@ -1,0 +1,1 @@
+//! Where the layers of a frame begin: tags, IP header, transport header.
