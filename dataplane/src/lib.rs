@@ -1,6 +1,8 @@
 //! A userspace software switch for Linux.
 #![deny(unsafe_code)]
 
+pub mod api;
+pub mod config;
 pub mod counters;
 pub mod fdb;
 pub mod frame;
