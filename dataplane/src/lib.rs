@@ -1,6 +1,7 @@
 //! A userspace software switch for Linux.
 #![deny(unsafe_code)]
 
+pub mod bridge;
 pub mod counters;
 pub mod fdb;
 pub mod frame;
