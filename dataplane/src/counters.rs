@@ -109,6 +109,9 @@ drop_reasons! {
     SecureRa "secure_ra" Ingress
         "A secured port sent an IPv6 router advertisement or redirect."
         "Stop the router behind the port, or take --secure off.";
+    SecureBpdu "secure_bpdu" Ingress
+        "A secured port sent a spanning tree BPDU."
+        "Switch spanning tree off behind the port, or take --secure off.";
     SecureMalformed "secure_malformed" Ingress
         "The headers that --secure must check are truncated or contradict themselves."
         "Find the sender of broken frames behind this port.";

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod api;
+pub mod bridge;
 pub mod config;
 pub mod counters;
 pub mod fdb;

@@ -1,1 +1,15 @@
 //! Finishing checksums and splitting super-frames in software.
+//!
+//! Owns what an egress without the offload needs done to a frame: [`checksum::complete`] and [`Split`].
+//! Never decides where a frame goes, never copies payload, and never believes a virtio header: what it says of a super-frame is
+//! checked against the frame's own headers once, on the way in, by [`validate`].
+//! The lengths of segments come from where the headers end and the IP packet ends, not from the sender's hint `hdr_len`.
+
+pub mod checksum;
+mod headers;
+mod split;
+#[cfg(test)]
+mod tests;
+
+pub use headers::{MAX_HEADERS, validate};
+pub use split::{MAX_SEGMENTS, Split};

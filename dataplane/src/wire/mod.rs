@@ -8,10 +8,13 @@
 pub mod dot1q;
 pub mod ethernet;
 pub mod layers;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod virtio_net;
 
 pub use dot1q::{Tag, Tci, Vid, VidRange};
 pub use ethernet::{EtherType, MacAddr};
+pub use layers::Layers;
 pub use virtio_net::VirtioNetHdr;
 
 /// Why bytes did not parse.

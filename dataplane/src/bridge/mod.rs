@@ -1,0 +1,3 @@
+//! Who may talk to whom.
+
+pub mod secure;
