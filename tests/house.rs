@@ -5,7 +5,7 @@
 //! ```text
 //!  control   config  engine  api  server        may block, allocate, log; never on a worker
 //!     │
-//!  effects   worker ─ port ─ sys   netlink      call the kernel
+//!  effects   worker ─ port ─ netlink ─ sys      call the kernel; clock
 //!     │
 //!  pure      forward ─┬ bridge ─ fdb ─┬ wire    no I/O, no clock, no threads, no log, no unsafe
 //!            snapshot ├ overlay       │
@@ -47,10 +47,11 @@ const MODULES: &[(&str, Layer, &[&str])] = &[
     ("bridge", Pure, &["overlay", "offload", "forward"]),
     ("overlay", Pure, &["fdb", "vlan", "bridge", "snapshot", "forward"]),
     ("offload", Pure, &["fdb", "vlan", "bridge", "overlay", "snapshot", "forward"]),
-    ("snapshot", Pure, &["frame", "forward"]),
+    ("snapshot", Pure, &["forward"]),
     ("forward", Pure, &[]),
-    ("sys", Effects, &["port", "netlink", "worker"]),
-    ("port", Effects, &["netlink", "worker", "fdb", "bridge", "snapshot"]),
+    ("clock", Effects, &["sys", "port", "netlink", "worker"]),
+    ("sys", Effects, &["clock", "port", "netlink", "worker"]),
+    ("port", Effects, &["worker", "fdb", "snapshot"]),
     ("netlink", Effects, &["port", "worker", "frame", "fdb", "bridge", "offload", "forward"]),
     ("worker", Effects, &["netlink"]),
     ("config", Control, &["engine", "api", "server", "sys", "port", "netlink", "worker"]),
