@@ -1,0 +1,147 @@
+#!/usr/bin/env bash
+# Tapway at work, as a script to read along: what it runs is what you would type.
+#
+#               tapwayd, in a namespace of its own
+#   ┌────────────────────────── br0 ──────────────────────────┐
+#   │ access 10   access 10  │ access 20   access 20 │ trunk 10,20, native 10
+#   └───┬────────────┬────────────┬────────────┬────────────┬─┘
+#     eth0         eth0         eth0         eth0         eth0     each in a namespace of its own
+#     web .1       db .2        red .3       blue .4      trunk .5
+#
+# All five are in the subnet 198.51.100.0/24, so it is the VLANs that keep them apart.
+# Exits non-zero if anything is not as it should be. Takes everything away at its end.
+# usage: demo.sh [DIRECTORY OF tapwayd AND tapwayctl]
+set -euo pipefail
+
+bin=$(realpath "${1:-target/release}")
+for program in tapwayd tapwayctl; do
+    [ -x "$bin/$program" ] || { echo "no $bin/$program; run make demo" >&2; exit 1; }
+done
+for command in ip ping iperf3; do
+    command -v $command >/dev/null || { echo "missing: $command; run make demo" >&2; exit 1; }
+done
+
+# An ordinary user is root in a user namespace of their own, with a /run of their own for the names of namespaces.
+if [ "$(id -u)" != 0 ]; then
+    exec unshare --user --map-root-user --net --mount bash -c 'mount -t tmpfs tmpfs /run && exec "$@"' - "$0" "$bin"
+fi
+
+dir=$(mktemp -d)
+export TAPWAY_SOCKET=$dir/tapway.sock
+id=tapway-demo-$$ # namespaces are $id-switch, $id-web, …
+hosts="web db red blue trunk"
+started=()
+
+cleanup() {
+    local status=$?
+    [ $status = 0 ] || { echo; echo "The daemon's log:"; tail -n 30 "$dir/log" 2>/dev/null; } >&2
+    for pid in "${started[@]}"; do
+        kill "$pid" 2>/dev/null || continue
+        for _ in {1..50}; do kill -0 "$pid" 2>/dev/null || continue 2; sleep 0.1; done
+        kill -9 "$pid" # it had five seconds
+    done
+    for host in switch $hosts; do
+        ip netns delete "$id-$host" 2>/dev/null || true
+    done
+    rm -rf "$dir"
+}
+trap cleanup EXIT
+trap 'exit 1' INT TERM
+
+if [ -t 1 ]; then bold=$'\e[1m' plain=$'\e[0m'; else bold='' plain=''; fi
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
+show() { printf '$ %s\n' "$*"; "$@"; }
+fail() { echo "demo: $*" >&2; exit 1; }
+tapwayctl() { "$bin/tapwayctl" "$@"; }
+in_host() { ip netns exec "$id-$1" "${@:2}"; } # HOST COMMAND...; in the background, $! would be that of a shell
+
+says() { # JSON COMMAND...: whether the command prints this, whatever its white space
+    local out
+    out=$("${@:2}")
+    [[ ${out//[[:space:]]/} == *"$1"* ]]
+}
+
+address() { # HOST
+    case $1 in web) echo 198.51.100.1 ;; db) echo 198.51.100.2 ;; red) echo 198.51.100.3 ;;
+    blue) echo 198.51.100.4 ;; trunk) echo 198.51.100.5 ;; esac
+}
+mac() { printf '02:00:00:00:00:0%s' "$(address "$1" | cut -d. -f4)"; } # HOST
+
+reaches() { # FROM TO
+    in_host "$1" ping -q -c 3 -i 0.2 -W 2 "$(address "$2")" >"$dir/ping" || fail "$1 does not reach $2"
+    printf '%-6s -> %-6s  %s\n' "$1" "$2" "$(tail -n 1 "$dir/ping")"
+}
+isolated() { # FROM TO
+    ! in_host "$1" ping -q -c 2 -i 0.2 -W 1 "$(address "$2")" >"$dir/ping" || fail "$1 reaches $2, which it must not"
+    printf '%-6s -> %-6s  no answer: isolated, as it should be\n' "$1" "$2"
+}
+
+say 'Five hosts, and a place for the switch: network namespaces'
+for host in switch $hosts; do
+    ip netns add "$id-$host"
+    in_host "$host" ip link set dev lo up
+done
+echo "switch $hosts"
+
+say 'The daemon'
+ip netns exec "$id-switch" "$bin/tapwayd" --state-dir "$dir/state" >"$dir/log" 2>&1 &
+started+=($!)
+show tapwayctl status --wait 10s
+
+say 'A bridge with two VLANs; each port is a TAP that appears as eth0 in the namespace of its host'
+tap() { # HOST VLAN FLAGS...
+    show tapwayctl port add "$1" --bridge br0 --netns "$id-$1" --ifname eth0 \
+        --address "$(address "$1")/24" --mac "$(mac "$1")" "${@:2}"
+}
+show tapwayctl bridge add br0
+tap web --access 10
+tap db --access 10
+tap red --access 20
+tap blue --access 20
+tap trunk --trunk 10,20 --native 10
+show tapwayctl port list
+
+say 'Inside a VLAN hosts reach each other'
+reaches web db
+reaches red blue
+reaches trunk web
+
+say 'From VLAN to VLAN they do not'
+isolated web red
+isolated blue db
+isolated trunk red
+
+say 'The switch has learned who is where'
+show tapwayctl fdb list
+says '"vlan":10,"mac":"'"$(mac web)"'","port":"web"' tapwayctl fdb list --json ||
+    fail 'web is not known in VLAN 10 on its port'
+
+say 'What would it do with a frame of web for db? (Nothing is sent.)'
+hex=$(printf '%s%s88b5' "$(mac db)" "$(mac web)" | tr -d :)$(printf '%092d' 0)
+show tapwayctl trace --port web --frame "$hex"
+says '"verdict":"forward"' tapwayctl trace --port web --frame "$hex" --json ||
+    fail 'the frame would not be forwarded'
+
+say 'And with the same frame, tagged with VLAN 20 by web?'
+tagged=${hex:0:24}81000014${hex:24}
+show tapwayctl trace --port web --frame "$tagged"
+says '"reason":"vlan_not_member"' tapwayctl trace --port web --frame "$tagged" --json ||
+    fail 'the tagged frame would not be dropped as vlan_not_member'
+
+say 'A transfer from web to db: super-frames with partial checksums go through as they are'
+ip netns exec "$id-db" iperf3 --server --one-off --forceflush --bind "$(address db)" >"$dir/iperf3" 2>&1 &
+started+=($!)
+for _ in {1..50}; do grep -qs listening "$dir/iperf3" && break; sleep 0.1; done
+in_host web iperf3 --client "$(address db)" --time 3 | grep -E 'sender|receiver' || fail 'the transfer failed'
+
+say 'Isolated ports of one VLAN reach only ports that are not isolated'
+show tapwayctl port set red --isolated on
+show tapwayctl port set blue --isolated on
+isolated red blue
+
+say 'Every frame that did not leave is counted, by port and reason'
+show tapwayctl stats
+show tapwayctl drops
+says '"isolated"' tapwayctl drops --json || fail 'the drops do not say isolated'
+
+say 'That was it. For a switch of your own: tapwayd --help, tapwayctl --help'
