@@ -8,6 +8,10 @@ pub mod counters;
 pub mod fdb;
 pub mod frame;
 pub mod index;
+pub mod netlink;
 pub mod offload;
+pub mod port;
+#[allow(unsafe_code)]
+pub mod sys;
 pub mod tick;
 pub mod wire;

@@ -1,0 +1,102 @@
+//! IP addresses of links.
+
+use std::{fmt, net::IpAddr};
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
+};
+use rustix::io::Errno;
+
+use super::{
+    Link,
+    socket::{NetlinkError, Purpose, Socket},
+};
+
+/// An address of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Address and prefix length.
+    pub net: IpNet,
+    /// Not usable yet: duplicate address detection is under way, or has found a duplicate.
+    pub tentative: bool,
+}
+
+/// An address of a link, in words.
+struct On<'a>(IpNet, &'a Link);
+
+impl fmt::Display for On<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "address {} on {}", self.0, self.1)
+    }
+}
+
+fn message(link: &Link, net: IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = match net {
+        IpNet::V4(_) => AddressFamily::Inet,
+        IpNet::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.index = link.index;
+    message.header.prefix_len = net.prefix_len();
+    message.attributes = vec![AddressAttribute::Local(net.addr()), AddressAttribute::Address(net.addr())];
+    message
+}
+
+impl Socket {
+    /// Adds an address. An IPv6 address is usable at once: duplicate address detection is left out (`IFA_F_NODAD`),
+    /// because the operator chose the address and the port may have no peer yet to ask.
+    /// EEXIST says that the link has it already.
+    pub fn add_address(&mut self, link: &Link, net: IpNet) -> Result<(), NetlinkError> {
+        let mut message = message(link, net);
+        if matches!(net, IpNet::V6(_)) {
+            message.header.flags = AddressHeaderFlags::Nodad;
+        }
+        let purpose = Purpose { operation: "add", object: &On(net, link) };
+        self.change(purpose, RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Removes an address; one that is not there is no error.
+    pub fn delete_address(&mut self, link: &Link, net: IpNet) -> Result<(), NetlinkError> {
+        let purpose = Purpose { operation: "remove", object: &On(net, link) };
+        match self.change(purpose, RouteNetlinkMessage::DelAddress(message(link, net)), 0) {
+            Err(error) if error.errno == Errno::ADDRNOTAVAIL => Ok(()),
+            result => result,
+        }
+    }
+
+    /// The addresses of a link.
+    pub fn addresses(&mut self, link: &Link) -> Result<Vec<Address>, NetlinkError> {
+        let mut question = AddressMessage::default();
+        question.header.index = link.index;
+        let object = format!("addresses of {link}");
+        let purpose = Purpose { operation: "list", object: &object };
+        let answers = self.dump(purpose, RouteNetlinkMessage::GetAddress(question))?;
+        Ok(answers
+            .into_iter()
+            .filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewAddress(message) if message.header.index == link.index => {
+                    address(&message)
+                }
+                _ => None,
+            })
+            .collect())
+    }
+}
+
+fn address(message: &AddressMessage) -> Option<Address> {
+    let mut local: Option<IpAddr> = None;
+    let mut remote: Option<IpAddr> = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(address) => local = Some(*address),
+            AddressAttribute::Address(address) => remote = Some(*address),
+            _ => {}
+        }
+    }
+    // The kernel leaves IFA_LOCAL out where it equals IFA_ADDRESS (IPv6 without a peer).
+    let net = IpNet::new(local.or(remote)?, message.header.prefix_len).ok()?;
+    Some(Address { net, tentative: message.header.flags.contains(AddressHeaderFlags::Tentative) })
+}

@@ -1,0 +1,15 @@
+//! Kernel network devices, through rtnetlink.
+//!
+//! Owns the conversation with the kernel: requests, acknowledgements, dumps, and the kernel's own words where it
+//! refuses. One file an object: `link`, `address`.
+//! Never touches frames, never keeps a socket: a [`Socket`] belongs to the namespace it was opened in and keeps
+//! that namespace alive, so it is opened for one operation and dropped after it.
+//! The packet crates change often; their types do not leave this module.
+
+mod address;
+mod link;
+mod socket;
+
+pub use address::Address;
+pub use link::{Link, OperState, TunLink};
+pub use socket::{NetlinkError, Socket};

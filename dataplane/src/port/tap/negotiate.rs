@@ -1,0 +1,111 @@
+//! Which offloads this kernel takes.
+
+use std::io;
+
+use crate::{frame::Caps, sys::tun};
+
+const ALL: Caps = Caps::ALL;
+const NO_USO: Caps = Caps { uso: false, ..ALL };
+const NO_ECN: Caps = Caps { tso_ecn: false, ..NO_USO };
+const NO_TSO: Caps = Caps { tso4: false, tso6: false, ..NO_ECN };
+const NO_CSUM: Caps = Caps { csum: false, ..NO_TSO };
+
+/// What is tried, in this order; the youngest offload goes first (USO: Linux 6.2, ECN and TSO: 2.6.27).
+const STEPS: [Caps; 5] = [ALL, NO_USO, NO_ECN, NO_TSO, NO_CSUM];
+
+/// The `TUN_F_*` bits for these capabilities.
+const fn mask(caps: &Caps) -> u32 {
+    let mut mask = 0;
+    if caps.csum {
+        mask |= tun::F_CSUM;
+    }
+    if caps.tso4 {
+        mask |= tun::F_TSO4;
+    }
+    if caps.tso6 {
+        mask |= tun::F_TSO6;
+    }
+    if caps.tso_ecn {
+        mask |= tun::F_TSO_ECN;
+    }
+    if caps.uso {
+        mask |= tun::F_USO4 | tun::F_USO6;
+    }
+    mask
+}
+
+/// Finds the most that `set_offload` takes, and leaves it set.
+pub(super) fn negotiate(mut set_offload: impl FnMut(u32) -> io::Result<()>) -> io::Result<Caps> {
+    let mut refusal = io::Error::from_raw_os_error(libc::EINVAL);
+    for caps in STEPS {
+        match set_offload(mask(&caps)) {
+            Ok(()) => return Ok(caps),
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => refusal = e,
+            Err(e) => return Err(e),
+        }
+    }
+    Err(refusal)
+}
+
+/// The offloads in words, as `status` and `port show` print them.
+pub(super) fn words(caps: &Caps) -> Vec<&'static str> {
+    [
+        (caps.csum, "csum"),
+        (caps.tso4, "tso4"),
+        (caps.tso6, "tso6"),
+        (caps.tso_ecn, "tso-ecn"),
+        (caps.uso, "uso"),
+    ]
+    .into_iter()
+    .filter_map(|(has, word)| has.then_some(word))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kernel that knows the bits `known`.
+    fn kernel(known: u32, set: &mut u32) -> impl FnMut(u32) -> io::Result<()> + '_ {
+        move |mask| {
+            if mask & !known != 0 {
+                return Err(io::Error::from_raw_os_error(libc::EINVAL));
+            }
+            *set = mask;
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_older_kernel_gets_what_it_knows_and_nothing_else_stays_set() {
+        for (known, caps) in [
+            (0x6f, ALL),
+            (0x0f, NO_USO),
+            (0x2f, NO_USO), // one UDP family alone is of no use
+            (0x07, NO_ECN),
+            (0x01, NO_TSO),
+            (0x00, NO_CSUM),
+        ] {
+            let mut set = u32::MAX;
+            assert_eq!(negotiate(kernel(known, &mut set)).unwrap(), caps, "{known:#x}");
+            assert_eq!(set, mask(&caps), "{known:#x}");
+        }
+    }
+
+    #[test]
+    fn an_error_other_than_einval_is_no_reason_to_step_down() {
+        let mut calls = 0;
+        let error = negotiate(|_| {
+            calls += 1;
+            Err(io::Error::from_raw_os_error(libc::EBADFD))
+        })
+        .unwrap_err();
+        assert_eq!((error.raw_os_error(), calls), (Some(libc::EBADFD), 1));
+    }
+
+    #[test]
+    fn words_name_what_was_agreed() {
+        assert_eq!(words(&NO_USO), ["csum", "tso4", "tso6", "tso-ecn"]);
+        assert!(words(&NO_CSUM).is_empty());
+    }
+}

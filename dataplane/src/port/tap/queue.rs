@@ -1,0 +1,237 @@
+//! One queue of a TAP: read and write, one frame a system call.
+
+use std::{
+    io::IoSlice,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+};
+
+use rustix::io::Errno;
+use zerocopy::FromBytes;
+
+use super::super::{ErrnoClass, Received, SendResult, classify};
+use crate::{
+    counters::{DropReason, PortCounters},
+    frame::{Batch, Caps, MAX_FRAME, Offload},
+    wire::{VirtioNetHdr, ethernet, virtio_net},
+};
+
+/// A queue of a TAP. It belongs to one worker at a time.
+///
+/// The descriptor is also held by the [`Tap`](super::Tap) that opened it: closing a queue neither detaches it from
+/// the device nor takes it out of an epoll set; deregister it first.
+#[derive(Debug)]
+pub struct TapQueue {
+    fd: OwnedFd,
+    caps: Caps,
+    before: usize,
+}
+
+impl TapQueue {
+    /// A queue over a descriptor that gives and takes one frame a call, with a virtio header in front where `caps` says so.
+    pub fn new(fd: OwnedFd, caps: Caps) -> Self {
+        Self { fd, caps, before: if caps.vnet_hdr { virtio_net::LEN } else { 0 } }
+    }
+
+    /// What the interface end takes.
+    #[inline]
+    pub fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    /// Octets of the virtio header before each frame, in both directions: 12, or 0 for a plain port.
+    #[inline]
+    pub fn vnet_header_len(&self) -> usize {
+        self.before
+    }
+
+    /// Reads frames into the batch until the queue is empty or the batch full.
+    /// Every frame read is counted; those the switch cannot carry are dropped here, by their name.
+    pub fn recv(&mut self, batch: &mut Batch, counters: &PortCounters) -> Received {
+        let (mut frames, mut bytes) = (0, 0);
+        let end = loop {
+            if batch.is_full() {
+                break Received::Full;
+            }
+            let slot = batch.vacant(self.before);
+            let read = match rustix::io::read(&self.fd, &mut *slot) {
+                Ok(0) => break Received::Gone(Errno::BADFD), // a TAP never ends; other descriptors do when the peer goes
+                Ok(read) => read,
+                Err(errno) => match classify(errno) {
+                    ErrnoClass::TryAgain | ErrnoClass::Down => break Received::Drained,
+                    ErrnoClass::Transient => break Received::Full, // come back soon, but let others have a turn
+                    ErrnoClass::Gone | ErrnoClass::Refused => break Received::Gone(errno),
+                },
+            };
+            let len = read.saturating_sub(self.before);
+            frames += 1;
+            bytes += len as u64;
+            match admit(&slot[..read], self.before) {
+                Ok(offload) => batch.push(len, offload),
+                Err(reason) => counters.drop(reason),
+            }
+        };
+        if frames > 0 {
+            counters.rx_frames.add(frames);
+            counters.rx_bytes.add(bytes);
+        }
+        end
+    }
+
+    /// Writes one frame, given in parts; the first is the virtio header where [there is one](Self::vnet_header_len).
+    #[inline]
+    pub fn send(&self, parts: &[IoSlice<'_>]) -> SendResult {
+        SendResult::from_write(match parts {
+            [frame] => rustix::io::write(&self.fd, frame),
+            _ => rustix::io::writev(&self.fd, parts),
+        })
+    }
+}
+
+/// The offload state of what a read returned, `before` octets of virtio header and a frame, or why it cannot be carried.
+#[inline]
+fn admit(read: &[u8], before: usize) -> Result<Offload, DropReason> {
+    let len = read.len().saturating_sub(before);
+    if len < ethernet::HEADER_LEN {
+        return Err(DropReason::Runt);
+    }
+    if len > MAX_FRAME {
+        return Err(DropReason::Giant); // perhaps longer still: the slot cuts it off, and is longer than a frame
+    }
+    if before == 0 {
+        return Ok(Offload::NONE);
+    }
+    let header = VirtioNetHdr::ref_from_prefix(read).map_err(|_| DropReason::VnetHeaderInvalid)?.0;
+    Offload::from_vnet(header, len).ok_or(DropReason::VnetHeaderInvalid)
+}
+
+impl AsFd for TapQueue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for TapQueue {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! The descriptor is one end of a pair of datagram sockets, which keeps the borders of frames as a TAP does.
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
+    use zerocopy::IntoBytes;
+
+    use super::*;
+    use crate::frame::{BATCH, Checksum, GsoKind};
+
+    fn pair(caps: Caps) -> (TapQueue, OwnedFd) {
+        let (near, far) =
+            socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::NONBLOCK, None).unwrap();
+        for end in [&near, &far] {
+            sockopt::set_socket_send_buffer_size(end, 400_000).unwrap();
+        }
+        (TapQueue::new(near, caps), far)
+    }
+
+    fn put(far: &OwnedFd, header: &VirtioNetHdr, frame: &[u8]) {
+        let mut bytes = header.as_bytes().to_vec();
+        bytes.extend_from_slice(frame);
+        rustix::io::write(far, &bytes).unwrap();
+    }
+
+    const TCP4: VirtioNetHdr = VirtioNetHdr {
+        flags: virtio_net::F_NEEDS_CSUM,
+        gso_type: virtio_net::GSO_TCPV4,
+        hdr_len: zerocopy::little_endian::U16::from_bytes([54, 0]),
+        gso_size: zerocopy::little_endian::U16::from_bytes([0xa8, 0x05]),
+        csum_start: zerocopy::little_endian::U16::from_bytes([34, 0]),
+        csum_offset: zerocopy::little_endian::U16::from_bytes([16, 0]),
+        num_buffers: zerocopy::little_endian::U16::ZERO,
+    };
+
+    #[test]
+    fn header_and_frame_land_in_one_read_and_the_offload_state_is_kept() {
+        let (mut queue, far) = pair(Caps::ALL);
+        let (mut batch, counters) = (Batch::new(), PortCounters::default());
+        put(&far, &VirtioNetHdr::default(), &[1; 60]);
+        put(&far, &TCP4, &[2; 9000]);
+        assert_eq!(queue.recv(&mut batch, &counters), Received::Drained);
+        assert_eq!(batch.len(), 2);
+        assert_eq!((batch.bytes(0), batch.frame(0).offload), (&[1; 60][..], Offload::NONE));
+        assert_eq!(batch.bytes(1), &[2; 9000][..]);
+        let offload = batch.frame(1).offload;
+        assert_eq!(offload.csum, Checksum::Partial { start: 34, offset: 16 });
+        assert_eq!(offload.gso.map(|g| (g.kind, g.size)), Some((GsoKind::TcpV4, 1448)));
+        assert_eq!((counters.rx_frames.get(), counters.rx_bytes.get()), (2, 9060));
+    }
+
+    #[test]
+    fn a_frame_that_cannot_be_carried_is_counted_by_its_reason_and_the_next_one_is_not_harmed() {
+        let (mut queue, far) = pair(Caps::ALL);
+        let (mut batch, counters) = (Batch::new(), PortCounters::default());
+        let beyond = VirtioNetHdr { csum_start: 200.into(), ..TCP4 };
+        put(&far, &beyond, &[0; 60]);
+        put(&far, &VirtioNetHdr::default(), &[0; 13]);
+        put(&far, &VirtioNetHdr::default(), &vec![0; MAX_FRAME + 1]);
+        put(&far, &VirtioNetHdr::default(), &vec![7; MAX_FRAME]);
+        rustix::io::write(&far, &[0; 5]).unwrap();
+        assert_eq!(queue.recv(&mut batch, &counters), Received::Drained);
+        assert_eq!(batch.len(), 1);
+        assert_eq!(batch.bytes(0), vec![7; MAX_FRAME]);
+        assert_eq!(counters.dropped(DropReason::VnetHeaderInvalid), 1);
+        assert_eq!(counters.dropped(DropReason::Runt), 2);
+        assert_eq!(counters.dropped(DropReason::Giant), 1);
+        assert_eq!(counters.rx_frames.get(), 5, "dropped frames are received frames too");
+        assert_eq!(counters.rx_bytes.get(), (60 + 13 + 2 * MAX_FRAME + 1) as u64);
+    }
+
+    #[test]
+    fn a_full_batch_says_that_more_may_wait() {
+        let (mut queue, far) = pair(Caps::NONE);
+        let (mut batch, counters) = (Batch::new(), PortCounters::default());
+        for round in 0..2 {
+            // The kernel lets ten datagrams wait in a Unix socket, fewer than a batch has room for.
+            for n in 0..BATCH {
+                rustix::io::write(&far, &[n as u8; 20]).unwrap();
+                let got = queue.recv(&mut batch, &counters);
+                let last = n + 1 == BATCH;
+                assert_eq!(
+                    got,
+                    if last { Received::Full } else { Received::Drained },
+                    "round {round}, frame {n}"
+                );
+            }
+            assert_eq!(batch.len(), BATCH);
+            batch.clear();
+        }
+        assert_eq!(counters.rx_frames.get(), 2 * BATCH as u64);
+    }
+
+    #[test]
+    fn a_plain_queue_has_no_header() {
+        let (mut queue, far) = pair(Caps::NONE);
+        let (mut batch, counters) = (Batch::new(), PortCounters::default());
+        rustix::io::write(&far, &[9; 14]).unwrap();
+        queue.recv(&mut batch, &counters);
+        assert_eq!((queue.vnet_header_len(), batch.bytes(0)), (0, &[9; 14][..]));
+        assert_eq!(queue.send(&[IoSlice::new(&[1; 12]), IoSlice::new(&[2; 30])]), SendResult::Sent);
+        let mut read = [0; 64];
+        assert_eq!(rustix::io::read(&far, &mut read), Ok(42), "parts leave as one frame");
+    }
+
+    #[test]
+    fn every_errno_of_a_tap_has_its_meaning() {
+        for (errno, result) in [
+            (Errno::AGAIN, SendResult::Full),
+            (Errno::NOBUFS, SendResult::Full),
+            (Errno::NOMEM, SendResult::Full),
+            (Errno::IO, SendResult::Down),
+            (Errno::INVAL, SendResult::Refused(Errno::INVAL)),
+            (Errno::BADFD, SendResult::Gone(Errno::BADFD)),
+        ] {
+            assert_eq!(SendResult::from_write(Err(errno)), result, "{errno}");
+        }
+    }
+}
