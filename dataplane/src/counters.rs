@@ -190,6 +190,8 @@ pub struct PortCounters {
     pub tx_frames: Counter,
     /// Octets of them.
     pub tx_bytes: Counter,
+    /// Frames whose offload the kernel refused although it had agreed to it; they were finished in software.
+    pub offload_fallbacks: Counter,
     drops: [Counter; DropReason::COUNT],
 }
 
@@ -200,6 +202,7 @@ impl Default for PortCounters {
             rx_bytes: Counter::default(),
             tx_frames: Counter::default(),
             tx_bytes: Counter::default(),
+            offload_fallbacks: Counter::default(),
             drops: [const { Counter(AtomicU64::new(0)) }; DropReason::COUNT],
         }
     }
@@ -242,6 +245,7 @@ impl PortStats {
             t.rx_bytes += c.rx_bytes.get();
             t.tx_frames += c.tx_frames.get();
             t.tx_bytes += c.tx_bytes.get();
+            t.offload_fallbacks += c.offload_fallbacks.get();
             for (sum, drops) in t.drops.iter_mut().zip(&c.drops) {
                 *sum += drops.get();
             }
@@ -261,12 +265,21 @@ pub struct Totals {
     pub tx_frames: u64,
     /// See [`PortCounters::tx_bytes`].
     pub tx_bytes: u64,
+    /// See [`PortCounters::offload_fallbacks`].
+    pub offload_fallbacks: u64,
     drops: [u64; DropReason::COUNT],
 }
 
 impl Default for Totals {
     fn default() -> Self {
-        Self { rx_frames: 0, rx_bytes: 0, tx_frames: 0, tx_bytes: 0, drops: [0; DropReason::COUNT] }
+        Self {
+            rx_frames: 0,
+            rx_bytes: 0,
+            tx_frames: 0,
+            tx_bytes: 0,
+            offload_fallbacks: 0,
+            drops: [0; DropReason::COUNT],
+        }
     }
 }
 

@@ -3,15 +3,20 @@
 
 pub mod api;
 pub mod bridge;
+pub mod clock;
 pub mod config;
 pub mod counters;
+
 pub mod fdb;
+pub mod forward;
 pub mod frame;
 pub mod index;
 pub mod netlink;
 pub mod offload;
 pub mod port;
+pub mod snapshot;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod tick;
 pub mod wire;
+pub mod worker;

@@ -161,6 +161,18 @@ pub struct Copied {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor(usize);
 
+impl Cursor {
+    /// As a number below 2^32, for a caller that must hand it out.
+    pub const fn bits(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// The cursor with this number; one that was never handed out lists nothing or begins somewhere else.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits as usize)
+    }
+}
+
 /// What a forwarding database has counted since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FdbStats {

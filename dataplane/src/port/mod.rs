@@ -4,12 +4,19 @@
 //! gives. Never decides where a frame goes, and reads no frame beyond its length and its virtio header.
 //! A queue never blocks: what does not fit is the caller's to count.
 
+pub mod memory;
 pub mod netns;
+mod queue;
 pub mod tap;
+mod transmit;
 
 use rustix::io::Errno;
 
+pub use memory::{MemoryPeer, MemoryQueue};
 pub use netns::{Netns, NetnsError};
+pub use queue::Queue;
+pub use tap::TapQueue;
+pub use transmit::{Outcome, Transmitter};
 
 /// How a receive ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! One queue of a TAP: read and write, one frame a system call.
 
 use std::{
-    io::IoSlice,
+    io::{self, IoSlice},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
@@ -30,6 +30,11 @@ impl TapQueue {
     /// A queue over a descriptor that gives and takes one frame a call, with a virtio header in front where `caps` says so.
     pub fn new(fd: OwnedFd, caps: Caps) -> Self {
         Self { fd, caps, before: if caps.vnet_hdr { virtio_net::LEN } else { 0 } }
+    }
+
+    /// Another handle on the same queue, for a worker that only sends by it.
+    pub fn share(&self) -> io::Result<Self> {
+        Ok(Self { fd: self.fd.try_clone()?, ..*self })
     }
 
     /// What the interface end takes.

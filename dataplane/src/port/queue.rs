@@ -1,0 +1,78 @@
+//! One queue of a port, whatever is behind it.
+
+use std::{
+    io::{self, IoSlice},
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use super::{MemoryQueue, Received, SendResult, TapQueue};
+use crate::{counters::PortCounters, frame::Batch};
+
+/// A queue that a worker polls or sends by. The set is closed: a match per call instead of a virtual call.
+#[derive(Debug)]
+pub enum Queue {
+    /// Of a TAP.
+    Tap(TapQueue),
+    /// In memory.
+    Memory(MemoryQueue),
+    /// Its device is gone; the port waits to be deleted.
+    Dead,
+}
+
+impl Queue {
+    /// Octets of virtio header in front of each frame.
+    #[inline]
+    pub fn vnet_header_len(&self) -> usize {
+        match self {
+            Self::Tap(q) => q.vnet_header_len(),
+            Self::Memory(q) => q.vnet_header_len(),
+            Self::Dead => 0,
+        }
+    }
+
+    /// Fills the batch with frames until the queue is empty or the batch full; never blocks.
+    /// Counts every frame, and drops those that the switch cannot carry.
+    #[inline]
+    pub fn recv(&mut self, batch: &mut Batch, counters: &PortCounters) -> Received {
+        match self {
+            Self::Tap(q) => q.recv(batch, counters),
+            Self::Memory(q) => q.recv(batch, counters),
+            Self::Dead => Received::Drained,
+        }
+    }
+
+    /// Sends one frame, in parts, of which the first is the virtio header where there is one; never blocks.
+    #[inline]
+    pub fn send(&self, parts: &[IoSlice<'_>]) -> SendResult {
+        match self {
+            Self::Tap(q) => q.send(parts),
+            Self::Memory(q) => q.send(parts),
+            Self::Dead => SendResult::Down,
+        }
+    }
+
+    /// Another handle on the same queue, for a worker that only sends by it.
+    ///
+    /// # Errors
+    /// Where the process has no more descriptors.
+    pub fn share(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tap(q) => Self::Tap(q.share()?),
+            Self::Memory(q) => Self::Memory(q.share()),
+            Self::Dead => Self::Dead,
+        })
+    }
+
+    /// What a poll watches.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tap(q) => Some(q.as_fd()),
+            Self::Memory(_) | Self::Dead => None,
+        }
+    }
+
+    /// Whether its device is gone.
+    pub fn is_dead(&self) -> bool {
+        matches!(self, Self::Dead)
+    }
+}

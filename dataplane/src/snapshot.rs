@@ -1,0 +1,89 @@
+//! The compiled configuration: immutable tables of dense indices that the packet path reads.
+//!
+//! Owns no names and no descriptors. The engine compiles one for each change and hands an `Arc` of it to every worker;
+//! state that outlives a change (forwarding databases, counters, storm limits) is shared by reference.
+
+use std::sync::Arc;
+
+use crate::{
+    bridge::{Members, Secure, Storm, VlanMode},
+    counters::PortStats,
+    fdb::Fdb,
+    frame::Caps,
+    index::{BridgeIdx, PortIdx},
+};
+
+/// What the packet path knows of a port.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// The bridge it belongs to.
+    pub bridge: BridgeIdx,
+    /// VLANs and tags.
+    pub vlan: VlanMode,
+    /// Whether an operator wants it to carry frames.
+    pub admin_up: bool,
+    /// Whether what is behind it is there.
+    pub oper_up: bool,
+    /// Source addresses are learned.
+    pub learning: bool,
+    /// Frames may leave by the port they came from.
+    pub hairpin: bool,
+    /// It exchanges frames only with ports that are not isolated.
+    pub isolated: bool,
+    /// Only known source addresses enter.
+    pub locked: bool,
+    /// Addresses that may be learned on it; 0 for no limit.
+    pub mac_limit: u32,
+    /// Longest IP packet that may leave by it, in octets.
+    pub mtu: u32,
+    /// What the far side takes.
+    pub caps: Caps,
+    /// Limit on flooded frames that enter by it.
+    pub storm: Option<Arc<Storm>>,
+    /// The only source addresses that enter by it.
+    pub secure: Option<Arc<Secure>>,
+    /// Its counters.
+    pub stats: Arc<PortStats>,
+}
+
+impl Port {
+    /// Whether frames may leave by it.
+    #[inline]
+    pub const fn is_up(&self) -> bool {
+        self.admin_up && self.oper_up
+    }
+}
+
+/// What the packet path knows of a bridge.
+#[derive(Clone, Debug)]
+pub struct Bridge {
+    /// Where its stations are.
+    pub fdb: Arc<Fdb>,
+    /// Who is in its VLANs.
+    pub members: Members,
+}
+
+/// One state of the whole switch.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Counts the changes; a worker reports the newest it has taken up.
+    pub generation: u64,
+    /// By [`BridgeIdx`]; unchanged bridges are shared with the snapshot before.
+    pub bridges: Vec<Option<Arc<Bridge>>>,
+    /// By [`PortIdx`].
+    pub ports: Vec<Option<Port>>,
+}
+
+impl Snapshot {
+    /// The port at `idx`, if there is one.
+    #[inline]
+    pub fn port(&self, idx: PortIdx) -> Option<&Port> {
+        self.ports.get(idx.at())?.as_ref()
+    }
+
+    /// The bridge at `idx`, if there is one.
+    #[inline]
+    pub fn bridge(&self, idx: BridgeIdx) -> Option<&Bridge> {
+        self.bridges.get(idx.at())?.as_deref()
+    }
+}

@@ -1,0 +1,369 @@
+//! One loop, one core: receive, forward, send, report the snapshot it works with.
+//!
+//! Owns its poll, its queues, its batch and its plan; shares with other workers only what a snapshot refers to.
+//! Run to completion: a frame is received, decided and sent by the same thread, so frames of one flow stay in order.
+//! What the control thread wants arrives in the mailbox and is looked at between batches, never within one.
+//! Descriptors come and go by the mailbox too, by value: who holds a queue is who closes it.
+
+use std::{collections::VecDeque, io, os::fd::AsRawFd, sync::Arc, time::Duration};
+
+use crossbeam::{
+    channel::{Receiver, Sender},
+    utils::CachePadded,
+};
+use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
+
+use crate::{
+    clock::Clock,
+    counters::Counter,
+    forward::{Env, Scratch, Silent, TxPlan, forward},
+    frame::Batch,
+    index::PortIdx,
+    port::{Outcome, Queue, Received, Transmitter},
+    snapshot::Snapshot,
+};
+
+/// The mailbox's token; queues have smaller ones.
+const MAILBOX: Token = Token(usize::MAX);
+/// Bits of a token that number the queues of a port: as many as a TAP can have (`MAX_TAP_QUEUES`).
+const QUEUE_BITS: u32 = 8;
+
+/// What the control thread sends a worker.
+#[derive(Debug)]
+pub enum Mail {
+    /// Work with this from now on.
+    Snapshot(Arc<Snapshot>),
+    /// Poll these queues, and send by that one.
+    Attach {
+        /// The port.
+        port: PortIdx,
+        /// Queues that only this worker polls.
+        rx: Vec<Queue>,
+        /// The queue by which this worker sends.
+        tx: Queue,
+    },
+    /// Close all queues of this port.
+    Detach(PortIdx),
+    /// End.
+    Stop,
+}
+
+/// What a worker tells the control thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// All mail sent before is done.
+    Done {
+        /// The worker's number.
+        worker: usize,
+    },
+    /// A queue of this port has lost its device.
+    Gone {
+        /// The port.
+        port: PortIdx,
+    },
+}
+
+/// What a worker has counted; written by it, read by anybody.
+#[derive(Debug, Default)]
+pub struct Gauge {
+    /// The newest snapshot it works with.
+    pub generation: Counter,
+    /// Times it woke up.
+    pub wakeups: Counter,
+    /// Batches it has handled.
+    pub batches: Counter,
+    /// Frames it has received.
+    pub frames: Counter,
+}
+
+/// The control thread's ends of a worker's channels.
+#[derive(Clone, Debug)]
+pub struct Post {
+    /// Where mail is put.
+    pub mail: Sender<Mail>,
+    /// Rings the bell.
+    pub bell: Arc<Waker>,
+    /// What the worker counts.
+    pub gauge: Arc<CachePadded<Gauge>>,
+}
+
+/// How a worker reaches the control thread.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Acknowledgements of mail.
+    pub done: Sender<Report>,
+    /// Everything else.
+    pub events: Sender<Report>,
+    /// Rings the control thread's bell for an event.
+    pub bell: Option<Arc<Waker>>,
+}
+
+/// The queues of a port that a worker holds.
+#[derive(Debug)]
+struct Attached {
+    rx: Vec<Polled>,
+    tx: Queue,
+}
+
+#[derive(Debug)]
+struct Polled {
+    queue: Queue,
+    /// Whether it stands in the list of those that may have frames.
+    ready: bool,
+}
+
+/// A worker.
+#[derive(Debug)]
+pub struct Worker {
+    index: usize,
+    clock: Clock,
+    poll: Poll,
+    mailbox: Receiver<Mail>,
+    upstream: Upstream,
+    gauge: Arc<CachePadded<Gauge>>,
+    snapshot: Arc<Snapshot>,
+    ports: Vec<Option<Attached>>,
+    ready: VecDeque<Token>,
+    batch: Batch,
+    scratch: Scratch,
+    plan: TxPlan,
+    transmitter: Transmitter,
+}
+
+const fn token(port: PortIdx, queue: usize) -> Token {
+    Token((port.0 as usize) << QUEUE_BITS | queue)
+}
+
+const fn split_token(token: Token) -> (PortIdx, usize) {
+    (PortIdx((token.0 >> QUEUE_BITS) as u16), token.0 & ((1 << QUEUE_BITS) - 1))
+}
+
+impl Worker {
+    /// Worker number `index`, and the control thread's ends of its channels.
+    ///
+    /// # Errors
+    /// Where the kernel has no more descriptors.
+    pub fn new(index: usize, clock: Clock, upstream: Upstream) -> io::Result<(Self, Post)> {
+        let poll = Poll::new()?;
+        let bell = Arc::new(Waker::new(poll.registry(), MAILBOX)?);
+        let (mail, mailbox) = crossbeam::channel::unbounded();
+        let gauge = Arc::<CachePadded<Gauge>>::default();
+        let worker = Self {
+            index,
+            clock,
+            poll,
+            mailbox,
+            upstream,
+            gauge: Arc::clone(&gauge),
+            snapshot: Arc::default(),
+            ports: Vec::new(),
+            ready: VecDeque::with_capacity(1024),
+            batch: Batch::new(),
+            scratch: Scratch::default(),
+            plan: TxPlan::default(),
+            transmitter: Transmitter::default(),
+        };
+        Ok((worker, Post { mail, bell, gauge }))
+    }
+
+    /// Works until it is told to stop.
+    ///
+    /// # Errors
+    /// Where the kernel's poll fails, which it does not.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(256);
+        loop {
+            // With queues still to be drained only look; otherwise sleep until something comes.
+            let timeout = (!self.ready.is_empty()).then_some(Duration::ZERO);
+            match self.poll.poll(&mut events, timeout) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            }
+            if timeout.is_none() {
+                self.gauge.wakeups.add(1);
+            }
+            for event in &events {
+                if event.token() == MAILBOX {
+                    if !self.open_mail() {
+                        return Ok(());
+                    }
+                } else {
+                    self.mark_ready(event.token());
+                }
+            }
+            // One batch of each queue, then look for mail and for others again.
+            for _ in 0..self.ready.len() {
+                self.serve_next();
+            }
+        }
+    }
+
+    /// Does what the mail says and reports it done; `false` where it says to stop.
+    pub fn open_mail(&mut self) -> bool {
+        while let Ok(mail) = self.mailbox.try_recv() {
+            match mail {
+                Mail::Snapshot(snapshot) => self.take_up(snapshot),
+                Mail::Attach { port, rx, tx } => self.attach(port, rx, tx),
+                Mail::Detach(port) => self.detach(port),
+                Mail::Stop => return false,
+            }
+            let _ = self.upstream.done.send(Report::Done { worker: self.index });
+        }
+        true
+    }
+
+    fn take_up(&mut self, snapshot: Arc<Snapshot>) {
+        let before = std::mem::replace(&mut self.snapshot, snapshot);
+        self.gauge.generation.add(self.snapshot.generation - before.generation);
+        for n in 0..self.ports.len() {
+            let port = PortIdx(n as u16);
+            if before.port(port).is_none() && self.snapshot.port(port).is_some() {
+                self.mark_all_ready(port);
+            }
+        }
+    }
+
+    /// Frames may have come before the poll knew the queues, or before the snapshot knew the port: the poll tells once.
+    fn mark_all_ready(&mut self, port: PortIdx) {
+        let queues =
+            self.ports.get(port.at()).and_then(Option::as_ref).map_or(0, |attached| attached.rx.len());
+        (0..queues).for_each(|n| self.mark_ready(token(port, n)));
+    }
+
+    fn attach(&mut self, port: PortIdx, rx: Vec<Queue>, tx: Queue) {
+        let mut polled = Vec::with_capacity(rx.len());
+        for (n, queue) in rx.into_iter().enumerate() {
+            if let Some(fd) = queue.fd() {
+                let registered = self.poll.registry().register(
+                    &mut SourceFd(&fd.as_raw_fd()),
+                    token(port, n),
+                    Interest::READABLE,
+                );
+                if registered.is_err() {
+                    self.tell(Report::Gone { port });
+                }
+            }
+            polled.push(Polled { queue, ready: false });
+        }
+        if self.ports.len() <= port.at() {
+            self.ports.resize_with(port.at() + 1, || None);
+        }
+        self.ports[port.at()] = Some(Attached { rx: polled, tx });
+        self.mark_all_ready(port);
+    }
+
+    fn detach(&mut self, port: PortIdx) {
+        if let Some(attached) = self.ports.get_mut(port.at()).and_then(Option::take) {
+            for polled in &attached.rx {
+                if let Some(fd) = polled.queue.fd() {
+                    // Another handle on the same queue may live on, and would keep it in the poll.
+                    let _ = self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
+                }
+            }
+        }
+    }
+
+    fn tell(&self, report: Report) {
+        let _ = self.upstream.events.send(report);
+        if let Some(bell) = &self.upstream.bell {
+            let _ = bell.wake();
+        }
+    }
+
+    fn mark_ready(&mut self, token: Token) {
+        let (port, queue) = split_token(token);
+        let Some(Some(attached)) = self.ports.get_mut(port.at()) else { return };
+        let Some(polled) = attached.rx.get_mut(queue) else { return };
+        if !polled.ready {
+            polled.ready = true;
+            self.ready.push_back(token);
+        }
+    }
+
+    /// Handles one batch of the queue that has waited longest; it goes to the end of the list if it may have more.
+    fn serve_next(&mut self) {
+        let Some(next) = self.ready.pop_front() else { return };
+        let (port, queue) = split_token(next);
+        let more = self.serve(port, queue) == Received::Full;
+        if let Some(Some(attached)) = self.ports.get_mut(port.at())
+            && let Some(polled) = attached.rx.get_mut(queue)
+        {
+            polled.ready = more;
+            if more {
+                self.ready.push_back(next);
+            }
+        }
+    }
+
+    /// Handles one batch of every queue it holds, until all are empty: what a simulation does instead of [`run`](Self::run).
+    pub fn serve_all(&mut self) {
+        for port in 0..self.ports.len() {
+            let queues = self.ports[port].as_ref().map_or(0, |a| a.rx.len());
+            for queue in 0..queues {
+                while self.serve(PortIdx(port as u16), queue) == Received::Full {}
+            }
+        }
+    }
+
+    fn serve(&mut self, port: PortIdx, queue: usize) -> Received {
+        let Some(polled) = self
+            .ports
+            .get_mut(port.at())
+            .and_then(Option::as_mut)
+            .and_then(|attached| attached.rx.get_mut(queue))
+        else {
+            return Received::Drained;
+        };
+        // A queue is attached before the snapshot that knows its port, and detached after the one that does not.
+        let Some(known) = self.snapshot.port(port) else { return Received::Drained };
+        self.batch.clear();
+        let received = polled.queue.recv(&mut self.batch, known.stats.of(self.index));
+        if !self.batch.is_empty() {
+            self.gauge.batches.add(1);
+            self.gauge.frames.add(self.batch.len() as u64);
+            self.handle(port);
+        }
+        if matches!(received, Received::Gone(_)) {
+            self.lose(port);
+        }
+        received
+    }
+
+    /// Forwards and sends the batch that came from `port`.
+    fn handle(&mut self, port: PortIdx) {
+        let env = Env { snapshot: &self.snapshot, worker: self.index, now: self.clock.now() };
+        self.plan.clear();
+        self.transmitter.next_batch();
+        forward(&env, port, &mut self.batch, &mut self.scratch, &mut self.plan, &mut Silent);
+        let mut gone = None;
+        for out in self.plan.frames() {
+            let (Some(egress), Some(Some(attached))) =
+                (self.snapshot.port(out.port), self.ports.get_mut(out.port.at()))
+            else {
+                continue;
+            };
+            let counters = egress.stats.of(self.index);
+            if self.transmitter.send(out, &mut self.batch, &mut attached.tx, counters) == Outcome::Gone {
+                gone = Some(out.port);
+            }
+        }
+        if let Some(port) = gone {
+            self.lose(port);
+        }
+    }
+
+    /// A port's device is gone: polls it no more and says so, once. Frames for it are counted until the engine takes it out.
+    fn lose(&mut self, port: PortIdx) {
+        let Some(Some(attached)) = self.ports.get_mut(port.at()) else { return };
+        if attached.rx.is_empty() && attached.tx.is_dead() {
+            return;
+        }
+        for polled in attached.rx.drain(..) {
+            if let Some(fd) = polled.queue.fd() {
+                let _ = self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
+            }
+        }
+        attached.tx = Queue::Dead;
+        self.tell(Report::Gone { port });
+    }
+}
