@@ -175,18 +175,12 @@ pub(super) struct Word(u64);
 impl Word {
     #[inline]
     pub(super) const fn new(dest: Dest, kind: EntryKind, now: Tick) -> Self {
-        Self::stamped(dest, kind, stamp_of(now))
-    }
-
-    /// With a stamp taken from another word, for copying a table.
-    #[inline]
-    const fn stamped(dest: Dest, kind: EntryKind, stamp: u32) -> Self {
         let remote = match dest.remote {
             Some(r) => r.0 as u64 + 1,
             None => 0,
         };
         let place = remote << REMOTE_SHIFT | (dest.port.0 as u64) << PORT_SHIFT;
-        Self(place | (kind as u64) << KIND_SHIFT | stamp as u64)
+        Self(place | (kind as u64) << KIND_SHIFT | stamp_of(now) as u64)
     }
 
     #[inline]

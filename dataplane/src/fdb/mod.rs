@@ -8,7 +8,7 @@
 //! takes its lock: a new station, one that moved, an operator's entry, and for a region of 192 slots at a time a
 //! sweep or a flush.
 //!
-//! What each part does: `entry` packs, `table` stores and shares, `writer` counts and decides who yields; here are the rules.
+//! `entry` packs, `table` stores and shares, `writer` knows who holds what and decides who yields; here are the rules.
 //!
 //! Rules:
 //! - Dynamic and static entries move when their station is heard elsewhere, a static one staying static; a sticky
@@ -24,16 +24,14 @@
 
 use std::{
     fmt,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use crossbeam::utils::CachePadded;
 
 mod entry;
+mod stats;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -41,10 +39,12 @@ mod writer;
 
 pub use self::{
     entry::{Dest, Entry, EntryKind, FdbKey},
+    stats::FdbStats,
     table::Hashed,
 };
 use self::{
     entry::{MAX_AGE_SECS, Word},
+    stats::{StatCells, count},
     table::{Found, SLOTS, Table},
     writer::{Scan, Writer},
 };
@@ -173,43 +173,6 @@ impl Cursor {
     }
 }
 
-/// What a forwarding database has counted since it was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FdbStats {
-    /// Stations learned.
-    pub learned: u64,
-    /// Entries that followed their station to another destination.
-    pub moved: u64,
-    /// Stations not learned because the table was full.
-    pub refused_full: u64,
-    /// Stations not learned because their port was at its limit.
-    pub refused_port_limit: u64,
-    /// Frames whose source a sticky entry has elsewhere.
-    pub refused_sticky: u64,
-    /// Entries that made room for another port's.
-    pub evicted: u64,
-    /// Entries that aged out.
-    pub expired: u64,
-    /// Entries flushed.
-    pub flushed: u64,
-}
-
-#[derive(Debug, Default)]
-struct StatCells {
-    learned: AtomicU64,
-    moved: AtomicU64,
-    refused_full: AtomicU64,
-    refused_port_limit: AtomicU64,
-    refused_sticky: AtomicU64,
-    evicted: AtomicU64,
-    expired: AtomicU64,
-    flushed: AtomicU64,
-}
-
-fn count(cell: &AtomicU64, n: usize) {
-    cell.fetch_add(n as u64, Relaxed);
-}
-
 /// The forwarding database of one bridge.
 pub struct Fdb {
     table: Table,
@@ -267,17 +230,7 @@ impl Fdb {
 
     /// What it has counted.
     pub fn stats(&self) -> FdbStats {
-        let s = &self.stats;
-        FdbStats {
-            learned: s.learned.load(Relaxed),
-            moved: s.moved.load(Relaxed),
-            refused_full: s.refused_full.load(Relaxed),
-            refused_port_limit: s.refused_port_limit.load(Relaxed),
-            refused_sticky: s.refused_sticky.load(Relaxed),
-            evicted: s.evicted.load(Relaxed),
-            expired: s.expired.load(Relaxed),
-            flushed: s.flushed.load(Relaxed),
-        }
+        self.stats.read()
     }
 
     /// Hashes a key, for this table only.

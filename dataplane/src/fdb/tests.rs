@@ -514,7 +514,7 @@ fn random_keys_fill_a_table_to_its_limit_well_within_the_reach() {
         let d = fdb.table.distance(&found);
         (sum + d, max.max(d))
     });
-    assert!(max <= MAX_REACH * 3 / 4, "a search looks at {max} buckets");
+    assert!(max <= MAX_REACH / 2, "a search looks at {max} buckets");
     let mean = f64::from(sum as u32) / f64::from(LIMIT);
     assert!(mean < 1.5, "a search looks at {mean} buckets on average");
 }
