@@ -133,6 +133,9 @@ pub struct Tap {
 impl Tap {
     /// Makes the TAP, or adopts it where a persistent one of its name exists and nobody has it open.
     /// On an error nothing is left of it, and an adopted one is as it was.
+    ///
+    /// Takes about 1 ms, and some 30 ms where the interface moves to another namespace: the kernel waits for grace
+    /// periods. For the control thread alone.
     pub fn open(options: &TapOptions) -> Result<Self, TapError> {
         open::open(options)
     }

@@ -17,8 +17,10 @@ use crate::{
 
 /// A queue of a TAP. It belongs to one worker at a time.
 ///
-/// The descriptor is also held by the [`Tap`](super::Tap) that opened it: closing a queue neither detaches it from
-/// the device nor takes it out of an epoll set; deregister it first.
+/// A worker gives it back instead of dropping it: closing the descriptor of a queue waits for grace periods under the
+/// kernel's rtnl lock, some 20 ms, which no worker has.
+/// It is to be deregistered from the poll first: the [`Tap`](super::Tap) holds the first queue's descriptor too, so
+/// that closing it here would not take it out of an epoll set.
 #[derive(Debug)]
 pub struct TapQueue {
     fd: OwnedFd,
