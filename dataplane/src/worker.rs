@@ -15,7 +15,7 @@ use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 
 use crate::{
     clock::Clock,
-    counters::Counter,
+    counters::{Counter, DropReason},
     forward::{Env, Scratch, Silent, TxPlan, forward},
     frame::Batch,
     index::PortIdx,
@@ -42,19 +42,20 @@ pub enum Mail {
         /// The queue by which this worker sends.
         tx: Queue,
     },
-    /// Close all queues of this port.
+    /// Give back all queues of this port.
     Detach(PortIdx),
     /// End.
     Stop,
 }
 
 /// What a worker tells the control thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Report {
-    /// All mail sent before is done.
+    /// One piece of mail is done.
     Done {
-        /// The worker's number.
-        worker: usize,
+        /// Queues that it took from the worker. Whoever receives them closes them: closing waits for the kernel's RTNL
+        /// lock and for RCU, tens of milliseconds in which a worker has frames to forward.
+        returned: Vec<Queue>,
     },
     /// A queue of this port has lost its device.
     Gone {
@@ -103,6 +104,8 @@ pub struct Upstream {
 struct Attached {
     rx: Vec<Polled>,
     tx: Queue,
+    /// The device is gone; the queues wait to be taken back.
+    gone: bool,
 }
 
 #[derive(Debug)]
@@ -201,13 +204,14 @@ impl Worker {
     /// Does what the mail says and reports it done; `false` where it says to stop.
     pub fn open_mail(&mut self) -> bool {
         while let Ok(mail) = self.mailbox.try_recv() {
+            let mut returned = Vec::new();
             match mail {
                 Mail::Snapshot(snapshot) => self.take_up(snapshot),
                 Mail::Attach { port, rx, tx } => self.attach(port, rx, tx),
-                Mail::Detach(port) => self.detach(port),
+                Mail::Detach(port) => returned = self.detach(port),
                 Mail::Stop => return false,
             }
-            let _ = self.upstream.done.send(Report::Done { worker: self.index });
+            let _ = self.upstream.done.send(Report::Done { returned });
         }
         true
     }
@@ -248,19 +252,14 @@ impl Worker {
         if self.ports.len() <= port.at() {
             self.ports.resize_with(port.at() + 1, || None);
         }
-        self.ports[port.at()] = Some(Attached { rx: polled, tx });
+        self.ports[port.at()] = Some(Attached { rx: polled, tx, gone: false });
         self.mark_all_ready(port);
     }
 
-    fn detach(&mut self, port: PortIdx) {
-        if let Some(attached) = self.ports.get_mut(port.at()).and_then(Option::take) {
-            for polled in &attached.rx {
-                if let Some(fd) = polled.queue.fd() {
-                    // Another handle on the same queue may live on, and would keep it in the poll.
-                    let _ = self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
-                }
-            }
-        }
+    fn detach(&mut self, port: PortIdx) -> Vec<Queue> {
+        let Some(attached) = self.ports.get_mut(port.at()).and_then(Option::take) else { return Vec::new() };
+        attached.forget(&self.poll);
+        attached.rx.into_iter().map(|polled| polled.queue).chain([attached.tx]).collect()
     }
 
     fn tell(&self, report: Report) {
@@ -343,6 +342,10 @@ impl Worker {
                 continue;
             };
             let counters = egress.stats.of(self.index);
+            if attached.gone {
+                counters.drop(DropReason::EgressDown);
+                continue;
+            }
             if self.transmitter.send(out, &mut self.batch, &mut attached.tx, counters) == Outcome::Gone {
                 gone = Some(out.port);
             }
@@ -355,15 +358,18 @@ impl Worker {
     /// A port's device is gone: polls it no more and says so, once. Frames for it are counted until the engine takes it out.
     fn lose(&mut self, port: PortIdx) {
         let Some(Some(attached)) = self.ports.get_mut(port.at()) else { return };
-        if attached.rx.is_empty() && attached.tx.is_dead() {
-            return;
+        if !std::mem::replace(&mut attached.gone, true) {
+            attached.forget(&self.poll);
+            self.tell(Report::Gone { port });
         }
-        for polled in attached.rx.drain(..) {
-            if let Some(fd) = polled.queue.fd() {
-                let _ = self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
-            }
+    }
+}
+
+impl Attached {
+    /// Takes its queues out of the poll: the control thread holds a handle on each, which would keep them in it.
+    fn forget(&self, poll: &Poll) {
+        for fd in self.rx.iter().filter_map(|polled| polled.queue.fd()) {
+            let _ = poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
         }
-        attached.tx = Queue::Dead;
-        self.tell(Report::Gone { port });
     }
 }

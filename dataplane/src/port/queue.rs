@@ -15,8 +15,6 @@ pub enum Queue {
     Tap(TapQueue),
     /// In memory.
     Memory(MemoryQueue),
-    /// Its device is gone; the port waits to be deleted.
-    Dead,
 }
 
 impl Queue {
@@ -26,7 +24,6 @@ impl Queue {
         match self {
             Self::Tap(q) => q.vnet_header_len(),
             Self::Memory(q) => q.vnet_header_len(),
-            Self::Dead => 0,
         }
     }
 
@@ -37,7 +34,6 @@ impl Queue {
         match self {
             Self::Tap(q) => q.recv(batch, counters),
             Self::Memory(q) => q.recv(batch, counters),
-            Self::Dead => Received::Drained,
         }
     }
 
@@ -47,7 +43,6 @@ impl Queue {
         match self {
             Self::Tap(q) => q.send(parts),
             Self::Memory(q) => q.send(parts),
-            Self::Dead => SendResult::Down,
         }
     }
 
@@ -59,7 +54,6 @@ impl Queue {
         Ok(match self {
             Self::Tap(q) => Self::Tap(q.share()?),
             Self::Memory(q) => Self::Memory(q.share()),
-            Self::Dead => Self::Dead,
         })
     }
 
@@ -67,12 +61,7 @@ impl Queue {
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Tap(q) => Some(q.as_fd()),
-            Self::Memory(_) | Self::Dead => None,
+            Self::Memory(_) => None,
         }
-    }
-
-    /// Whether its device is gone.
-    pub fn is_dead(&self) -> bool {
-        matches!(self, Self::Dead)
     }
 }
