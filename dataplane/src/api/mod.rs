@@ -4,6 +4,8 @@
 //! `io.tapway.varlink` beside this file says the same in the form that other clients read, and a test compares them.
 //! Knows nothing of how the engine does it.
 
+mod plan;
+
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;

@@ -2,12 +2,34 @@
 //!
 //! Owns the words: every flag of `tapwayctl`, every key of a topology file, of `--json` and of a Varlink call is one
 //! field of one struct in [`spec`], spelled once.
+//! Everything else is derived from those structs: which keys there are, what differs, what a change does, what a file says.
 //! Knows names, not indices; `engine` compiles it to a snapshot.
+//! Does no I/O: it turns text into specs, specs into differences, differences into an ordered plan.
 
+mod check;
+mod defaults;
+mod diff;
+mod keys;
+mod merge;
+mod parse;
+mod plan;
 pub mod spec;
+mod syntax;
 pub mod topology;
+mod vlans;
 pub mod words;
 
+#[cfg(test)]
+mod arbitrary;
+#[cfg(test)]
+mod reference;
+
+pub use check::{MAX_TAP_MTU, MAX_TAP_QUEUES, MIN_MTU};
+pub use defaults::DEFAULT_MTU;
+pub use diff::Difference;
+pub use keys::keys_of;
+pub use merge::MergeError;
+pub use plan::{Change, plan};
 pub use spec::{BridgeOptions, BridgeSpec, FdbSpec, PortOptions, PortSpec, PortType};
-pub use topology::{Mistake, Topology};
+pub use topology::{Mistake, SourceLines, Topology};
 pub use words::{AdminState, BridgeName, Netns, OnOff, PortName, Seconds, Secure, VlanList};

@@ -6,15 +6,16 @@
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::words::{AdminState, BridgeName, Netns, OnOff, PortName, Seconds, Secure, VlanList};
+use super::{
+    vlans,
+    words::{self, AdminState, BridgeName, Netns, OnOff, PortName, Seconds, Secure, VlanList},
+};
 use crate::wire::{MacAddr, Vid};
 
-/// How long a learned address is kept without being heard of, where nothing else is said (802.1Q-2018 table 8-6).
-pub const DEFAULT_AGEING: Seconds = Seconds(300);
-/// Entries a bridge's FDB holds where nothing else is said.
-pub const DEFAULT_FDB_LIMIT: u32 = 65_536;
 /// The greatest `--fdb-limit`.
 pub const MAX_FDB_LIMIT: u32 = 16 << 20;
+
+pub use super::defaults::{DEFAULT_AGEING, DEFAULT_FDB_LIMIT};
 
 /// What can be said of a bridge beside its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
@@ -61,7 +62,7 @@ pub struct PortOptions {
 
     /// Untagged in and out, member of this VLAN alone
     #[arg(long, value_name = "V", help_heading = "VLAN", conflicts_with_all = ["trunk", "native", "qinq"])]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "vlans::vid", skip_serializing_if = "Option::is_none")]
     pub access: Option<Vid>,
     /// Tagged member of these VLANs: 10,20,100-199 or all
     #[arg(long, value_name = "LIST", help_heading = "VLAN", conflicts_with = "qinq")]
@@ -69,11 +70,11 @@ pub struct PortOptions {
     pub trunk: Option<VlanList>,
     /// VLAN of a trunk's untagged frames; without it they are dropped
     #[arg(long, value_name = "V", help_heading = "VLAN")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "vlans::vid", skip_serializing_if = "Option::is_none")]
     pub native: Option<Vid>,
     /// Customer tags are payload; this is the service VLAN, an 802.1ad tag on trunks
     #[arg(long, value_name = "V", help_heading = "VLAN")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "vlans::vid", skip_serializing_if = "Option::is_none")]
     pub qinq: Option<Vid>,
 
     /// Learn source addresses [default: on]
@@ -112,7 +113,7 @@ pub struct PortOptions {
     #[arg(long, value_name = "PPS", help_heading = "Policy")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storm_limit: Option<u32>,
-    /// Longest IP packet in octets, 68 to 65535 [default: 1500]
+    /// Longest IP packet in octets, 68 to 65521 [default: 1500]
     #[arg(long, value_name = "N", help_heading = "Policy")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
@@ -135,7 +136,7 @@ pub struct PortOptions {
     pub netns: Option<Netns>,
     /// Address of the interface; may be given several times
     #[arg(long, value_name = "CIDR", help_heading = "Type tap")]
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "words::addresses", skip_serializing_if = "Vec::is_empty")]
     pub address: Vec<IpNet>,
     /// MAC address of the interface [default: the kernel chooses]
     #[arg(long, value_name = "MAC", help_heading = "Type tap")]
@@ -145,7 +146,7 @@ pub struct PortOptions {
     #[arg(long, value_name = "N", help_heading = "Type tap")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queues: Option<u16>,
-    /// Keep the interface when the daemon ends
+    /// Keep the interface when the daemon ends [default: off]
     #[arg(long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on", help_heading = "Type tap")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persist: Option<OnOff>,
@@ -170,8 +171,7 @@ pub struct PortSpec {
 }
 
 /// A static or sticky FDB entry.
-#[derive(Clone, Debug, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args, Serialize)]
 pub struct FdbSpec {
     /// The address
     pub mac: MacAddr,
@@ -180,25 +180,12 @@ pub struct FdbSpec {
     pub bridge: BridgeName,
     /// VLAN of the entry; 0 is for untagged frames of ports without VLAN flags
     #[arg(long, value_name = "V", default_value_t = 0)]
-    #[serde(default)]
     pub vlan: u16,
     /// Port behind which the address is
     #[arg(long, value_name = "P")]
     pub port: PortName,
     /// The address never moves to another port, and a frame that claims it elsewhere is dropped
     #[arg(long)]
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sticky: bool,
-}
-
-impl BridgeOptions {
-    /// The ageing time in force.
-    pub fn ageing_or_default(&self) -> Seconds {
-        self.ageing.unwrap_or(DEFAULT_AGEING)
-    }
-
-    /// The FDB limit in force.
-    pub fn fdb_limit_or_default(&self) -> u32 {
-        self.fdb_limit.unwrap_or(DEFAULT_FDB_LIMIT)
-    }
 }

@@ -2,20 +2,22 @@
 
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::wire::{MacAddr, Vid};
+pub use super::vlans::VlanList;
+use crate::wire::MacAddr;
 
 /// A text that is not what a flag or key takes; the message says what it takes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{value}\" {problem}")]
+#[error("{value:?} {problem}")]
 pub struct WordError {
     value: String,
     problem: &'static str,
 }
 
 impl WordError {
-    fn new(value: &str, problem: &'static str) -> Self {
+    pub(super) fn new(value: &str, problem: &'static str) -> Self {
         Self { value: value.chars().take(64).collect(), problem }
     }
 }
@@ -239,105 +241,6 @@ impl<'de> Deserialize<'de> for Seconds {
     }
 }
 
-/// A set of VLANs: `10,20,100-199`, or `all` for 1 to 4094.
-#[derive(Clone, PartialEq, Eq)]
-pub struct VlanList(Box<[u64; 64]>);
-
-impl Default for VlanList {
-    fn default() -> Self {
-        Self(Box::new([0; 64]))
-    }
-}
-
-impl VlanList {
-    /// Every VLAN, 1 to 4094.
-    pub fn all() -> Self {
-        let mut list = Self::default();
-        list.insert_range(Vid::MIN, Vid::MAX);
-        list
-    }
-
-    /// Whether it is every VLAN.
-    pub fn is_all(&self) -> bool {
-        *self == Self::all()
-    }
-
-    /// Whether `vid` is in it; 0 and 4095 never are.
-    #[inline]
-    pub fn contains(&self, vid: u16) -> bool {
-        self.0[usize::from(vid >> 6) & 63] & 1 << (vid & 63) != 0 && vid < 4096
-    }
-
-    /// Adds one VLAN.
-    pub fn insert(&mut self, vid: Vid) {
-        self.insert_range(vid.get(), vid.get());
-    }
-
-    fn insert_range(&mut self, first: u16, last: u16) {
-        for vid in first..=last {
-            self.0[usize::from(vid >> 6)] |= 1 << (vid & 63);
-        }
-    }
-
-    /// The VLANs in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = Vid> + '_ {
-        (Vid::MIN..=Vid::MAX).filter(|&v| self.contains(v)).filter_map(Vid::new)
-    }
-}
-
-impl fmt::Display for VlanList {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_all() {
-            return f.pad("all");
-        }
-        let mut out = String::new();
-        let mut vid = Vid::MIN;
-        while vid <= Vid::MAX {
-            if self.contains(vid) {
-                let first = vid;
-                while self.contains(vid + 1) {
-                    vid += 1;
-                }
-                let comma = if out.is_empty() { "" } else { "," };
-                out +=
-                    &if vid == first { format!("{comma}{first}") } else { format!("{comma}{first}-{vid}") };
-            }
-            vid += 1;
-        }
-        f.pad(&out)
-    }
-}
-
-impl fmt::Debug for VlanList {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for VlanList {
-    type Err = WordError;
-
-    fn from_str(s: &str) -> Result<Self, WordError> {
-        let error = || WordError::new(s, "is no VLAN list: write 10,20,100-199 (1 to 4094) or all");
-        if s == "all" {
-            return Ok(Self::all());
-        }
-        let mut list = Self::default();
-        for part in s.split(',') {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            let (first, last): (Vid, Vid) =
-                (first.parse().map_err(|_| error())?, last.parse().map_err(|_| error())?);
-            if first > last {
-                return Err(error());
-            }
-            list.insert_range(first.get(), last.get());
-        }
-        Ok(list)
-    }
-}
-
-as_text!(VlanList);
-
 /// A network namespace: a name under `/run/netns`, a process, or a path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Netns {
@@ -363,17 +266,18 @@ impl FromStr for Netns {
     type Err = WordError;
 
     fn from_str(s: &str) -> Result<Self, WordError> {
+        let error = || WordError::new(s, "is no network namespace: give a name, a process number or a path");
+        if s.contains(char::is_control) {
+            return Err(error());
+        }
         if s.contains('/') {
             return Ok(Self::Path(s.into()));
         }
         if !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit()) {
             return s.parse().map(Self::Pid).map_err(|_| WordError::new(s, "is no process number"));
         }
-        if s.is_empty() || s.len() > 255 || s == "." || s == ".." || s.contains('\0') {
-            return Err(WordError::new(
-                s,
-                "is no network namespace: give a name, a process number or a path",
-            ));
+        if s.is_empty() || s.len() > 255 || s == "." || s == ".." {
+            return Err(error());
         }
         Ok(Self::Name(s.to_owned()))
     }
@@ -416,21 +320,44 @@ impl FromStr for Secure {
 
 as_text!(Secure);
 
+/// Reads addresses with their prefix length: one as text, or an array.
+pub(super) fn addresses<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<IpNet>, D::Error> {
+    struct V;
+    impl<'de> de::Visitor<'de> for V {
+        type Value = Vec<IpNet>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("addresses such as [\"198.51.100.1/24\"]")
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<Vec<IpNet>, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_str<E: de::Error>(self, v: &str) -> Result<Vec<IpNet>, E> {
+            Ok(vec![address(v).map_err(E::custom)?])
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<IpNet>, A::Error> {
+            let mut all = Vec::new();
+            while let Some(text) = seq.next_element::<String>()? {
+                all.push(address(&text).map_err(de::Error::custom)?);
+            }
+            Ok(all)
+        }
+    }
+    d.deserialize_any(V)
+}
+
+fn address(s: &str) -> Result<IpNet, WordError> {
+    s.parse().map_err(|_| {
+        WordError::new(s, "is no address with a prefix length: write 198.51.100.1/24 or 2001:db8::1/64")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_vlan_list_prints_as_it_parses() {
-        for s in ["10", "10,20,100-199", "1-4093", "all", "4094"] {
-            assert_eq!(s.parse::<VlanList>().unwrap().to_string(), s);
-        }
-        assert_eq!("20,10,11,12".parse::<VlanList>().unwrap().to_string(), "10-12,20");
-        for bad in ["", "0", "4095", "10-", "20-10", "10,,20", "x", "10 20"] {
-            assert!(bad.parse::<VlanList>().is_err(), "{bad}");
-        }
-        assert!(!VlanList::all().contains(0) && !VlanList::all().contains(4095));
-    }
 
     #[test]
     fn names_hold_at_most_fifteen_bytes() {

@@ -1,0 +1,187 @@
+//! Topologies for property tests: each one makes sense.
+
+use proptest::{collection::vec, option, prelude::*, sample::select};
+
+use super::*;
+use crate::wire::{MacAddr, Vid};
+
+/// Pieces of topology files, whole and broken.
+pub(super) const PIECES: &[&str] = &[
+    "[[bridge]]\n",
+    "[[port]]\n",
+    "[[fdb]]\n",
+    "[port]\n",
+    "[[port",
+    "]]",
+    "[",
+    "name = \"br0\"\n",
+    "name = \"vm1\"\n",
+    "bridge = \"br0\"\n",
+    "port = \"vm1\"\n",
+    "mac = \"02:00:00:00:00:01\"\n",
+    "vlan = 4095\n",
+    "mtu = 1\n",
+    "mtu =",
+    "trunk = [1, \n",
+    "\"20-30\"]\n",
+    "native = 5\n",
+    "access = 0x0a\n",
+    "address = [\n",
+    "\"\"\"",
+    "'''\n",
+    "{ a = 1,\n",
+    "}",
+    "\n",
+    "\r\n",
+    "# x",
+    "a.b = 1\n",
+    "port.x = 2\n",
+    "\u{feff}",
+    "\0",
+    "ä",
+    "= 1979-05-27\n",
+    "inf",
+    "\\",
+];
+
+fn vid() -> impl Strategy<Value = Vid> {
+    (Vid::MIN..=Vid::MAX).prop_filter_map("a VLAN", Vid::new)
+}
+
+fn mac() -> impl Strategy<Value = MacAddr> {
+    (0..4u64).prop_map(|low| MacAddr::from_bits(0x0200_0000_0001 + low))
+}
+
+fn on_off() -> impl Strategy<Value = Option<OnOff>> {
+    option::of(any::<bool>().prop_map(OnOff))
+}
+
+fn parsed<T: std::str::FromStr<Err: std::fmt::Debug> + std::fmt::Debug>(
+    texts: &'static [&'static str],
+) -> impl Strategy<Value = T> {
+    select(texts).prop_map(|text| text.parse().unwrap())
+}
+
+/// Access, trunk, native and QinQ as they go together.
+fn vlans() -> impl Strategy<Value = PortOptions> {
+    let trunk = || {
+        vec(vid(), 1..5).prop_map(|vids| {
+            let mut list = VlanList::default();
+            vids.into_iter().for_each(|vid| list.insert(vid));
+            Some(list)
+        })
+    };
+    let none = PortOptions::default;
+    prop_oneof![
+        Just(none()),
+        vid().prop_map(move |v| PortOptions { access: Some(v), ..none() }),
+        (prop_oneof![trunk(), Just(Some(VlanList::all()))], option::of(vid()))
+            .prop_map(move |(trunk, native)| PortOptions { trunk, native, ..none() }),
+        vid().prop_map(move |v| PortOptions { qinq: Some(v), ..none() }),
+    ]
+}
+
+/// The options of a port whose interface has the port's name.
+pub(super) fn port_options() -> impl Strategy<Value = PortOptions> {
+    let policy = (on_off(), on_off(), on_off(), on_off(), on_off(), on_off(), on_off());
+    let numbers = (
+        option::of(any::<u32>()),
+        option::of(any::<u32>()),
+        option::of(1280..=MAX_TAP_MTU),
+        option::of(1..=4u16),
+    );
+    let tap = (
+        option::of(Just(PortType::Tap)),
+        option::of(select(&[AdminState::Up, AdminState::Down][..])),
+        option::of(parsed(&[
+            "mac=02:00:00:00:00:09",
+            "mac=02:00:00:00:00:09,ip=198.51.100.9,ip=2001:db8::9",
+        ])),
+        option::of(parsed(&["blue", "17", "/proc/17/ns/net"])),
+        vec(parsed(&["198.51.100.1/24", "203.0.113.1/32", "2001:db8::1/64"]), 0..3),
+        option::of(mac()),
+        on_off(),
+        on_off(),
+    );
+    (vlans(), policy, numbers, tap).prop_map(|(vlans, policy, numbers, tap)| {
+        let (learning, flood, bcast_flood, mcast_flood, hairpin, isolated, locked) = policy;
+        let (mac_limit, storm_limit, mtu, queues) = numbers;
+        let (kind, admin, secure, netns, address, mac, persist, offload) = tap;
+        PortOptions {
+            kind,
+            learning,
+            flood,
+            bcast_flood,
+            mcast_flood,
+            hairpin,
+            isolated,
+            locked,
+            mac_limit,
+            storm_limit,
+            mtu,
+            admin,
+            secure,
+            netns,
+            address,
+            mac,
+            queues,
+            persist,
+            offload,
+            ..vlans
+        }
+    })
+}
+
+fn bridges() -> impl Strategy<Value = Vec<BridgeSpec>> {
+    let options = (option::of((0..=1_000_000u32).prop_map(Seconds)), option::of(1..=spec::MAX_FDB_LIMIT));
+    let options = options.prop_map(|(ageing, fdb_limit)| BridgeOptions { ageing, fdb_limit });
+    proptest::collection::btree_map(0..3u8, options, 0..3).prop_map(|all| {
+        all.into_iter()
+            .map(|(n, options)| BridgeSpec { name: format!("br{n}").parse().unwrap(), options })
+            .collect()
+    })
+}
+
+fn ports(bridges: Vec<BridgeSpec>) -> BoxedStrategy<(Vec<BridgeSpec>, Vec<PortSpec>)> {
+    if bridges.is_empty() {
+        return Just((bridges, Vec::new())).boxed();
+    }
+    let port = (0..bridges.len(), port_options());
+    let ports = proptest::collection::hash_map(0..5u8, port, 0..5);
+    ports
+        .prop_map(move |all| {
+            let port = |(n, (bridge, options)): (u8, (usize, PortOptions))| PortSpec {
+                name: format!("vm{n}").parse().unwrap(),
+                bridge: bridges[bridge].name.clone(),
+                options,
+            };
+            let ports = all.into_iter().map(port).collect();
+            (bridges.clone(), ports)
+        })
+        .boxed()
+}
+
+/// Any topology of a few bridges, ports and entries; those of two calls share names.
+pub(super) fn topology() -> impl Strategy<Value = Topology> {
+    let with_fdb = |(bridge, port): (Vec<BridgeSpec>, Vec<PortSpec>)| {
+        if port.is_empty() {
+            return Just(Topology { bridge, port, fdb: Vec::new() }).boxed();
+        }
+        let entry = (mac(), select(&[0u16, 10, 4094][..]), 0..port.len(), any::<bool>());
+        vec(entry, 0..5)
+            .prop_map(move |all| {
+                let mut fdb: Vec<FdbSpec> = Vec::new();
+                for (mac, vlan, owner, sticky) in all {
+                    let owner = &port[owner];
+                    let entry =
+                        FdbSpec { mac, bridge: owner.bridge.clone(), vlan, port: owner.name.clone(), sticky };
+                    if fdb.iter().all(|other| other.key() != entry.key()) {
+                        fdb.push(entry);
+                    }
+                }
+                Topology { bridge: bridge.clone(), port: port.clone(), fdb }
+            })
+            .boxed()
+    };
+    bridges().prop_flat_map(ports).prop_flat_map(with_fdb)
+}

@@ -1,0 +1,325 @@
+//! What settings make sense, whoever gives them: a command, a Varlink call or a file.
+//!
+//! Each problem names the key, the value and what is allowed.
+//! Only what can be seen from one object alone is checked here; names that must exist are checked where all objects are known.
+
+use std::{net::IpAddr, ops::RangeInclusive};
+
+use super::{
+    spec::{BridgeSpec, FdbSpec, MAX_FDB_LIMIT, PortSpec, PortType},
+    words::{NAME_MAX, VlanList},
+};
+use crate::wire::Vid;
+
+/// The least MTU of an Ethernet interface (`ETH_MIN_MTU`).
+pub const MIN_MTU: u32 = 68;
+/// The greatest MTU of a TAP interface: 65535 less the Ethernet header (`tun_net_initialize`).
+pub const MAX_TAP_MTU: u32 = 65_521;
+/// The most queues a TAP interface can have (`MAX_TAP_QUEUES`).
+pub const MAX_TAP_QUEUES: u16 = 256;
+/// The least MTU the kernel lets an IPv6 address have (`IPV6_MIN_MTU`, RFC 8200 section 5).
+const MIN_IPV6_MTU: u32 = 1280;
+/// The longest ageing time of 802.1Q-2018 table 8-6; 0 is allowed for "do not remember".
+const MAX_AGEING: u32 = 1_000_000;
+
+const VLAN_KEYS: [&str; 3] = ["access", "native", "qinq"];
+
+/// The numbers a key takes, where that is less than its type can hold.
+pub(super) fn limit(key: &str) -> Option<RangeInclusive<u32>> {
+    Some(match key {
+        "mtu" => MIN_MTU..=MAX_TAP_MTU,
+        "queues" => 1..=u32::from(MAX_TAP_QUEUES),
+        "fdb_limit" => 1..=MAX_FDB_LIMIT,
+        "ageing" => 0..=MAX_AGEING,
+        "vlan" => 0..=u32::from(Vid::MAX),
+        _ if VLAN_KEYS.contains(&key) => u32::from(Vid::MIN)..=u32::from(Vid::MAX),
+        _ => return None,
+    })
+}
+
+/// Something wrong with an object whose keys can all be read.
+#[derive(Debug)]
+pub(super) struct Problem {
+    /// The key to change.
+    pub key: &'static str,
+    /// The key it does not go with.
+    pub with: Option<&'static str>,
+    pub message: String,
+}
+
+impl Problem {
+    fn new(key: &'static str, message: String) -> Self {
+        Self { key, with: None, message }
+    }
+}
+
+fn out_of_range(key: &'static str, value: Option<u32>) -> Option<Problem> {
+    let (value, range) = (value?, limit(key)?);
+    (!range.contains(&value)).then(|| {
+        Problem::new(key, format!("{key}: {value} is not allowed: {} to {}", range.start(), range.end()))
+    })
+}
+
+fn messages(problems: Vec<Problem>) -> Vec<String> {
+    problems.into_iter().map(|p| p.message).collect()
+}
+
+/// What makes a name no interface name (`dev_valid_name`, and `%` which asks `TUNSETIFF` to choose a number).
+fn is_interface_name(name: &str) -> bool {
+    let legal = |c: char| !c.is_whitespace() && !c.is_control() && !"/:%".contains(c);
+    !name.is_empty() && name.len() <= NAME_MAX && name != "." && name != ".." && name.chars().all(legal)
+}
+
+impl BridgeSpec {
+    /// What is wrong with it; nothing where it can be made.
+    pub fn check(&self) -> Vec<String> {
+        messages(self.problems())
+    }
+
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let o = &self.options;
+        out_of_range("ageing", o.ageing.map(|s| s.0))
+            .into_iter()
+            .chain(out_of_range("fdb_limit", o.fdb_limit))
+            .collect()
+    }
+}
+
+impl PortSpec {
+    /// What is wrong with it; nothing where it can be made.
+    pub fn check(&self) -> Vec<String> {
+        messages(self.problems())
+    }
+
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let mut problems = self.vlan_problems();
+        match self.options.kind_or_default() {
+            PortType::Tap => problems.extend(self.tap_problems()),
+        }
+        if let Some(secure) = self.options.secure.as_ref().filter(|s| !s.mac.is_station()) {
+            problems.push(Problem::new(
+                "secure",
+                format!(
+                    "secure: {} is not the address of a station: it is a group address or zero",
+                    secure.mac
+                ),
+            ));
+        }
+        problems
+    }
+
+    fn vlan_problems(&self) -> Vec<Problem> {
+        let o = &self.options;
+        let excludes = |key, with| Problem {
+            key,
+            with: Some(with),
+            message: format!("{key} and {with} exclude each other: give one of access, trunk and qinq"),
+        };
+        let mut problems = Vec::new();
+        if o.access.is_some() && o.trunk.is_some() {
+            problems.push(excludes("trunk", "access"));
+        }
+        if o.qinq.is_some() && (o.access.is_some() || o.trunk.is_some()) {
+            problems.push(excludes("qinq", if o.access.is_some() { "access" } else { "trunk" }));
+        }
+        if let Some(native) = o.native
+            && o.trunk.is_none()
+        {
+            problems.push(Problem {
+                key: "native",
+                with: Some("trunk"),
+                message: format!(
+                    "native: {native} needs a trunk: it is the VLAN of a trunk's untagged frames"
+                ),
+            });
+        }
+        if o.trunk.as_ref().is_some_and(VlanList::is_empty) {
+            problems
+                .push(Problem::new("trunk", "trunk: no VLAN is given: write 10,20,100-199 or all".into()));
+        }
+        problems
+    }
+
+    fn tap_problems(&self) -> Vec<Problem> {
+        let o = &self.options;
+        let mut problems: Vec<Problem> =
+            [out_of_range("mtu", o.mtu), out_of_range("queues", o.queues.map(u32::from))]
+                .into_iter()
+                .flatten()
+                .collect();
+        let allowed = "is no interface name: 1 to 15 bytes without spaces and / : %";
+        match &o.ifname {
+            Some(ifname) if !is_interface_name(ifname) => {
+                let shown: String = ifname.chars().take(64).collect();
+                problems.push(Problem::new("ifname", format!("ifname: {shown:?} {allowed}")));
+            }
+            None if !is_interface_name(self.name.as_str()) => problems.push(Problem {
+                key: "name",
+                with: Some("ifname"),
+                message: format!(
+                    "name: \"{}\" {allowed}; give the interface another name with ifname",
+                    self.name
+                ),
+            }),
+            _ => {}
+        }
+        if let Some(mac) = o.mac.filter(|mac| !mac.is_station()) {
+            problems.push(Problem::new(
+                "mac",
+                format!("mac: {mac} is not the address of a station: it is a group address or zero"),
+            ));
+        }
+        for address in &o.address {
+            let (ip, mtu) = (address.addr(), o.mtu_or_default());
+            if ip.is_unspecified() || ip.is_multicast() {
+                problems.push(Problem::new(
+                    "address",
+                    format!("address: {address} is not the address of a host"),
+                ));
+            } else if matches!(ip, IpAddr::V6(_)) && (MIN_MTU..MIN_IPV6_MTU).contains(&mtu) {
+                problems.push(Problem {
+                    key: "address",
+                    with: Some("mtu"),
+                    message: format!("address: {address} needs an mtu of at least {MIN_IPV6_MTU}, not {mtu}"),
+                });
+            }
+        }
+        problems
+    }
+}
+
+impl FdbSpec {
+    /// What is wrong with it; nothing where it can be made.
+    pub fn check(&self) -> Vec<String> {
+        messages(self.problems())
+    }
+
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let mut problems: Vec<Problem> = out_of_range("vlan", Some(self.vlan.into())).into_iter().collect();
+        if !self.mac.is_station() {
+            problems.push(Problem::new(
+                "mac",
+                format!("mac: {} is not the address of a station: it is a group address or zero", self.mac),
+            ));
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{BridgeOptions, PortOptions, Seconds, keys_of};
+
+    fn port(toml: &str) -> Vec<String> {
+        toml::from_str::<PortSpec>(&format!("name = \"vm1\"\nbridge = \"br0\"\n{toml}")).unwrap().check()
+    }
+
+    #[test]
+    fn combinations_that_make_sense_pass() {
+        for good in [
+            "",
+            "access = 10",
+            "trunk = \"all\"",
+            "trunk = \"10,20\"\nnative = 10",
+            "trunk = \"10,20\"\nnative = 30",
+            "qinq = 100",
+            "mtu = 68\nqueues = 256\nstorm_limit = 4294967295\nmac_limit = 4294967295",
+            "mtu = 65521",
+            "queues = 4\noffload = false",
+            "mtu = 1280\naddress = [\"2001:db8::1/64\"]",
+            "mtu = 68\naddress = \"198.51.100.1/24\"",
+            "ifname = \"ä-1.2@x\"",
+            "mac = \"02:00:00:00:00:01\"\nsecure = \"mac=02:00:00:00:00:01\"",
+        ] {
+            assert_eq!(port(good), [""; 0], "{good}");
+        }
+    }
+
+    #[test]
+    fn every_problem_names_key_value_and_what_is_allowed() {
+        for (bad, messages) in [
+            (
+                "access = 1\ntrunk = 2",
+                vec!["trunk and access exclude each other: give one of access, trunk and qinq"],
+            ),
+            (
+                "qinq = 1\ntrunk = 2",
+                vec!["qinq and trunk exclude each other: give one of access, trunk and qinq"],
+            ),
+            ("native = 5", vec!["native: 5 needs a trunk: it is the VLAN of a trunk's untagged frames"]),
+            (
+                "access = 1\nnative = 5",
+                vec!["native: 5 needs a trunk: it is the VLAN of a trunk's untagged frames"],
+            ),
+            (
+                "mtu = 67\nqueues = 0",
+                vec!["mtu: 67 is not allowed: 68 to 65521", "queues: 0 is not allowed: 1 to 256"],
+            ),
+            (
+                "mtu = 65522\nqueues = 257",
+                vec!["mtu: 65522 is not allowed: 68 to 65521", "queues: 257 is not allowed: 1 to 256"],
+            ),
+            (
+                "ifname = \"a b\"",
+                vec!["ifname: \"a b\" is no interface name: 1 to 15 bytes without spaces and / : %"],
+            ),
+            (
+                "ifname = \"\"",
+                vec!["ifname: \"\" is no interface name: 1 to 15 bytes without spaces and / : %"],
+            ),
+            (
+                "mac = \"01:00:5e:00:00:01\"",
+                vec!["mac: 01:00:5e:00:00:01 is not the address of a station: it is a group address or zero"],
+            ),
+            (
+                "secure = \"mac=00:00:00:00:00:00\"",
+                vec![
+                    "secure: 00:00:00:00:00:00 is not the address of a station: it is a group address or zero",
+                ],
+            ),
+            ("address = [\"224.0.0.1/4\"]", vec!["address: 224.0.0.1/4 is not the address of a host"]),
+            (
+                "mtu = 1000\naddress = [\"2001:db8::1/64\"]",
+                vec!["address: 2001:db8::1/64 needs an mtu of at least 1280, not 1000"],
+            ),
+        ] {
+            assert_eq!(port(bad), messages, "{bad}");
+        }
+        let options = BridgeOptions { ageing: Some(Seconds(1_000_001)), fdb_limit: Some(0) };
+        assert_eq!(
+            BridgeSpec { name: "br0".parse().unwrap(), options }.check(),
+            ["ageing: 1000001 is not allowed: 0 to 1000000", "fdb_limit: 0 is not allowed: 1 to 16777216"]
+        );
+        let fdb: FdbSpec =
+            toml::from_str("mac = \"ff:ff:ff:ff:ff:ff\"\nbridge = \"br0\"\nport = \"vm1\"\nvlan = 4095")
+                .unwrap();
+        assert_eq!(
+            fdb.check(),
+            [
+                "vlan: 4095 is not allowed: 0 to 4094",
+                "mac: ff:ff:ff:ff:ff:ff is not the address of a station: it is a group address or zero"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_port_whose_name_is_no_interface_name_needs_one() {
+        let mut spec: PortSpec = toml::from_str("name = \"tap%d\"\nbridge = \"br0\"").unwrap();
+        assert!(spec.check()[0].contains("give the interface another name with ifname"));
+        spec.options.ifname = Some("tap0".into());
+        assert_eq!(spec.check(), [""; 0]);
+    }
+
+    #[test]
+    fn every_limit_belongs_to_a_key() {
+        let keys = [
+            keys_of::<BridgeOptions>(),
+            keys_of::<PortOptions>(),
+            keys_of::<crate::config::keys::FdbOptions>(),
+        ]
+        .concat();
+        let limited = ["mtu", "queues", "fdb_limit", "ageing", "vlan", "access", "native", "qinq"];
+        assert!(limited.iter().all(|k| keys.contains(k) && limit(k).is_some()));
+    }
+}

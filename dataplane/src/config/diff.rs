@@ -1,0 +1,179 @@
+//! In what two descriptions of the same object differ.
+//!
+//! Compares what is in force, so that writing a default down is no difference.
+//! Goes over the keys as they are written in files: a field added to a struct is compared without a word here.
+
+use std::fmt;
+
+use serde::Serialize;
+use toml::{Table, Value};
+
+use super::spec::{BridgeSpec, FdbSpec, PortSpec};
+
+/// The keys whose change needs another interface or another place in the switch: the port is deleted and added again.
+pub(super) const IMMUTABLE: [&str; 7] = ["bridge", "type", "ifname", "netns", "queues", "persist", "offload"];
+
+/// One key that has another value; prints as `key: old -> new`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The key.
+    pub key: String,
+    /// What is in force on one side; `unset` where nothing was said and there is no default.
+    pub old: String,
+    /// What is in force on the other side.
+    pub new: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} -> {}", self.key, self.old, self.new)
+    }
+}
+
+impl Difference {
+    pub(super) fn turned(&self) -> Self {
+        Self { key: self.key.clone(), old: self.new.clone(), new: self.old.clone() }
+    }
+}
+
+/// The keys that are set, in the order of the fields.
+pub(super) fn table_of(options: &impl Serialize) -> Table {
+    // Cannot fail: the words serialize as text, booleans, arrays of text and numbers below 2^32.
+    Table::try_from(options).unwrap_or_default()
+}
+
+fn shown(value: Option<&Value>) -> String {
+    match value {
+        None => "unset".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Boolean(on)) => if *on { "on" } else { "off" }.to_owned(),
+        Some(Value::Array(all)) => all.iter().map(|v| shown(Some(v))).collect::<Vec<_>>().join(","),
+        Some(other) => other.to_string(),
+    }
+}
+
+fn between(old: &Table, new: &Table) -> Vec<Difference> {
+    let added = new.keys().filter(|key| !old.contains_key(*key));
+    let keys = old.keys().chain(added).filter(|key| old.get(*key) != new.get(*key));
+    keys.map(|key| Difference { key: key.clone(), old: shown(old.get(key)), new: shown(new.get(key)) })
+        .collect()
+}
+
+fn texts(differences: Vec<Difference>) -> Vec<String> {
+    differences.iter().map(Difference::to_string).collect()
+}
+
+impl BridgeSpec {
+    /// What would change were `new` in force, as `key: old -> new`.
+    pub fn difference(&self, new: &Self) -> Vec<String> {
+        texts(self.differences(new))
+    }
+
+    pub(super) fn differences(&self, new: &Self) -> Vec<Difference> {
+        between(&table_of(&self.options.effective()), &table_of(&new.options.effective()))
+    }
+}
+
+impl PortSpec {
+    /// What would change were `new` in force, as `key: old -> new`, in a daemon of `workers` workers.
+    pub fn difference(&self, new: &Self, workers: u16) -> Vec<String> {
+        texts(self.differences(new, workers))
+    }
+
+    /// Those of the differences that a port cannot change while it lives.
+    pub fn immutable_differences(&self, new: &Self, workers: u16) -> Vec<String> {
+        let mut all = self.differences(new, workers);
+        all.retain(Difference::is_immutable);
+        texts(all)
+    }
+
+    pub(super) fn differences(&self, new: &Self, workers: u16) -> Vec<Difference> {
+        let all = |spec: &Self| {
+            let mut table = table_of(&spec.effective(workers));
+            table.insert("bridge".into(), spec.bridge.as_str().into());
+            table
+        };
+        between(&all(self), &all(new))
+    }
+}
+
+impl Difference {
+    /// Whether a port has to be deleted and added again for it.
+    pub(super) fn is_immutable(&self) -> bool {
+        IMMUTABLE.contains(&self.key.as_str())
+    }
+}
+
+impl FdbSpec {
+    /// What would change were `new` in force, as `key: old -> new`.
+    pub fn difference(&self, new: &Self) -> Vec<String> {
+        texts(self.differences(new))
+    }
+
+    pub(super) fn differences(&self, new: &Self) -> Vec<Difference> {
+        let all = |spec: &Self| {
+            let mut table = table_of(spec);
+            table.insert("sticky".into(), spec.sticky.into());
+            table
+        };
+        between(&all(self), &all(new))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{PortOptions, keys_of};
+
+    fn port(toml: &str) -> PortSpec {
+        toml::from_str(&format!("name = \"vm1\"\nbridge = \"br0\"\n{toml}")).unwrap()
+    }
+
+    #[test]
+    fn a_default_that_is_written_down_is_no_difference() {
+        let written = port(
+            "type = \"tap\"\nlearning = true\nflood = true\nhairpin = false\nmac_limit = 0\nmtu = 1500\nadmin = \"up\"\nifname = \"vm1\"\nqueues = 2\npersist = false\noffload = true",
+        );
+        assert_eq!(port("").difference(&written, 2), [""; 0]);
+        assert_eq!(port("").difference(&written, 3), ["queues: 3 -> 2"]);
+        let old: BridgeSpec = toml::from_str("name = \"br0\"\nageing = \"5m\"").unwrap();
+        let new: BridgeSpec = toml::from_str("name = \"br0\"\nfdb_limit = 1000").unwrap();
+        assert_eq!(old.difference(&new), ["fdb_limit: 65536 -> 1000"]);
+    }
+
+    #[test]
+    fn the_order_of_addresses_is_no_difference() {
+        let a = port("address = [\"198.51.100.1/24\", \"2001:db8::1/64\"]");
+        let b = port("address = [\"2001:db8::1/64\", \"198.51.100.1/24\"]");
+        assert_eq!(a.difference(&b, 1), [""; 0]);
+        let c = port("address = [\"198.51.100.1/24\"]");
+        assert_eq!(a.difference(&c, 1), ["address: 198.51.100.1/24,2001:db8::1/64 -> 198.51.100.1/24"]);
+    }
+
+    #[test]
+    fn differences_print_the_key_and_both_values() {
+        let old = port("access = 10\nflood = false");
+        let new = port("trunk = \"all\"\nsecure = \"mac=02:00:00:00:00:01\"\nnetns = \"blue\"");
+        assert_eq!(
+            old.difference(&new, 1),
+            [
+                "access: 10 -> unset",
+                "flood: off -> on",
+                "trunk: unset -> all",
+                "secure: unset -> mac=02:00:00:00:00:01",
+                "netns: unset -> blue"
+            ]
+        );
+        assert_eq!(old.immutable_differences(&new, 1), ["netns: unset -> blue"]);
+        let fdb: FdbSpec =
+            toml::from_str("mac = \"02:00:00:00:00:01\"\nbridge = \"br0\"\nport = \"vm1\"").unwrap();
+        let sticky = FdbSpec { sticky: true, ..fdb.clone() };
+        assert_eq!(fdb.difference(&sticky), ["sticky: off -> on"]);
+    }
+
+    #[test]
+    fn the_immutable_keys_are_keys() {
+        let keys = keys_of::<PortOptions>();
+        assert!(IMMUTABLE.iter().all(|k| *k == "bridge" || keys.contains(k)));
+    }
+}

@@ -1,0 +1,368 @@
+//! From the text of a topology file to specs, or to every mistake in it.
+//!
+//! A file is mended in an editor, so one mistake at a time is one round at a time: each key is tried alone, and what a
+//! mistake causes elsewhere is not told as another one.
+//! A kind of object is one [`Object`]; `parse` reads each kind and then compares the names they use.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use serde::de::DeserializeOwned;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue, Deserializer},
+};
+
+use super::{
+    check::Problem,
+    keys::{missing, unknown},
+    spec::{BridgeSpec, FdbSpec, PortSpec},
+    syntax::{Lines, is_header, sound},
+    topology::{Mistake, SourceLines, Topology},
+};
+
+/// Mistakes told of one file, beyond which they are counted: a file of so many is not a topology.
+const MISTAKES_MAX: usize = 1000;
+
+/// A kind of table in a topology file.
+trait Object: DeserializeOwned {
+    const TABLE: &'static str;
+    /// The keys that must be there, each with a value that is legal, which stands in while other keys are tried.
+    const REQUIRED: &'static [(&'static str, &'static str)];
+
+    fn problems(&self) -> Vec<Problem>;
+    /// What tells one object of the kind from another.
+    fn name(&self) -> String;
+}
+
+impl Object for BridgeSpec {
+    const TABLE: &'static str = "bridge";
+    const REQUIRED: &'static [(&'static str, &'static str)] = &[("name", "x")];
+
+    fn problems(&self) -> Vec<Problem> {
+        self.problems()
+    }
+
+    fn name(&self) -> String {
+        self.name.to_string()
+    }
+}
+
+impl Object for PortSpec {
+    const TABLE: &'static str = "port";
+    const REQUIRED: &'static [(&'static str, &'static str)] = &[("name", "x"), ("bridge", "x")];
+
+    fn problems(&self) -> Vec<Problem> {
+        self.problems()
+    }
+
+    fn name(&self) -> String {
+        self.name.to_string()
+    }
+}
+
+impl Object for FdbSpec {
+    const TABLE: &'static str = "fdb";
+    const REQUIRED: &'static [(&'static str, &'static str)] =
+        &[("mac", "02:00:00:00:00:01"), ("bridge", "x"), ("port", "x")];
+
+    fn problems(&self) -> Vec<Problem> {
+        self.problems()
+    }
+
+    fn name(&self) -> String {
+        self.key()
+    }
+}
+
+const TABLES: [&str; 3] = [BridgeSpec::TABLE, PortSpec::TABLE, FdbSpec::TABLE];
+
+/// An object as far as it could be read.
+struct Draft<T> {
+    spec: T,
+    /// Line of its header.
+    line: u32,
+    /// Lines of the keys that could be read.
+    read: BTreeMap<String, u32>,
+    /// The keys that are there and could not be read; `spec` has a stand-in or nothing for them.
+    unread: BTreeSet<String>,
+}
+
+impl<T: Object> Draft<T> {
+    fn line_of(&self, key: &str) -> u32 {
+        self.read.get(key).copied().unwrap_or(self.line)
+    }
+
+    /// Whether `spec` says of these keys what the file says; the required among them must be there.
+    fn knows(&self, keys: &[&str]) -> bool {
+        let required = |key: &str| T::REQUIRED.iter().any(|(name, _)| *name == key);
+        keys.iter().all(|key| !self.unread.contains(*key) && (self.read.contains_key(*key) || !required(key)))
+    }
+}
+
+struct Parser<'a> {
+    lines: &'a Lines,
+    /// The lines that are headers, damaged ones included.
+    headers: Vec<u32>,
+    blanked: &'a BTreeSet<u32>,
+    mistakes: Vec<Mistake>,
+    /// Those beyond [`MISTAKES_MAX`].
+    more: usize,
+}
+
+/// Reads one object from its keys; a required key that is not among them has its stand-in.
+fn read_with_stand_ins<T: Object>(mut table: DeTable<'_>) -> Result<T, String> {
+    for (key, value) in T::REQUIRED {
+        if !table.contains_key(*key) {
+            let value = DeValue::String(Cow::Borrowed(value));
+            table.insert(Spanned::new(0..0, Cow::Borrowed(*key)), Spanned::new(0..0, value));
+        }
+    }
+    T::deserialize(Deserializer::from(Spanned::new(0..0, table))).map_err(|e| e.message().to_owned())
+}
+
+/// The object in front of a message: `port "vm1"`.
+fn label<T: Object>(table: &DeTable<'_>) -> String {
+    let name = T::REQUIRED.first().and_then(|(key, _)| table.get(*key)?.get_ref().as_str());
+    match name {
+        Some(name) => format!("{} {:?}", T::TABLE, name.chars().take(64).collect::<String>()),
+        None => T::TABLE.to_owned(),
+    }
+}
+
+pub(super) fn parse(text: &str) -> Result<(Topology, SourceLines), Vec<Mistake>> {
+    let lines = Lines::of(text);
+    let sound = sound(text, &lines);
+    let headers = text.split('\n').zip(1..).filter(|(line, _)| is_header(line)).map(|(_, number)| number);
+    let mut parser = Parser {
+        lines: &lines,
+        headers: headers.collect(),
+        blanked: &sound.blanked,
+        mistakes: Vec::new(),
+        more: 0,
+    };
+    for Mistake { line, message } in sound.mistakes.clone() {
+        parser.mistake(line, message);
+    }
+    let (document, _) = DeTable::parse_recoverable(&sound.text);
+    let mut document = document.into_inner();
+
+    let bridges = parser.read::<BridgeSpec>(&mut document);
+    let ports = parser.read::<PortSpec>(&mut document);
+    let fdb = parser.read::<FdbSpec>(&mut document);
+    parser.refuse_rest(&document);
+    parser.refuse_twins(&bridges, &["name"]);
+    parser.refuse_twins(&ports, &["name"]);
+    parser.refuse_twins(&fdb, &["mac", "bridge", "vlan"]);
+    parser.refuse_shared_interfaces(&ports);
+    if sound.mistakes.is_empty() {
+        parser.refuse_unknown_names(&bridges, &ports, &fdb);
+    }
+
+    let Parser { mut mistakes, more, .. } = parser;
+    if mistakes.is_empty() {
+        let mut source = SourceLines::default();
+        let topology = Topology {
+            bridge: keep(bridges, &mut source),
+            port: keep(ports, &mut source),
+            fdb: keep(fdb, &mut source),
+        };
+        return Ok((topology, source));
+    }
+    mistakes.sort();
+    mistakes.dedup();
+    if more > 0 {
+        let line = mistakes.last().map_or(1, |m| m.line);
+        mistakes.push(Mistake { line, message: format!("{more} more mistakes are not shown") });
+    }
+    Err(mistakes)
+}
+
+fn keep<T: Object>(drafts: Vec<Draft<T>>, source: &mut SourceLines) -> Vec<T> {
+    let each = drafts.into_iter().map(|draft| {
+        source.0.insert((T::TABLE, draft.spec.name()), draft.line);
+        draft.spec
+    });
+    each.collect()
+}
+
+impl Parser<'_> {
+    fn mistake(&mut self, line: u32, message: String) {
+        if self.mistakes.len() < MISTAKES_MAX {
+            self.mistakes.push(Mistake { line, message });
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Takes all objects of a kind out of the document.
+    fn read<T: Object>(&mut self, document: &mut DeTable<'_>) -> Vec<Draft<T>> {
+        let Some((key, value)) = document.remove_entry(T::TABLE) else { return Vec::new() };
+        let wrong = format!("{0} is written as [[{0}]], once for each {0}", T::TABLE);
+        let DeValue::Array(array) = value.into_inner() else {
+            self.mistake(self.lines.at(key.span().start), wrong);
+            return Vec::new();
+        };
+        let mut drafts = Vec::new();
+        for element in array {
+            let line = self.lines.at(element.span().start);
+            match element.into_inner() {
+                DeValue::Table(table) => drafts.extend(self.draft::<T>(line, &table)),
+                _ => self.mistake(line, wrong.clone()),
+            }
+        }
+        drafts
+    }
+
+    /// Tries each key of one object alone, then all good ones together.
+    fn draft<T: Object>(&mut self, line: u32, table: &DeTable<'_>) -> Option<Draft<T>> {
+        let (mut good, mut read, mut unread) = (DeTable::new(), BTreeMap::new(), BTreeSet::new());
+        for (key, value) in table {
+            let (name, at) = (key.get_ref().to_string(), self.lines.at(key.span().start));
+            let mut alone = DeTable::new();
+            alone.insert(key.clone(), value.clone());
+            match read_with_stand_ins::<T>(alone) {
+                Ok(_) => {
+                    good.insert(key.clone(), value.clone());
+                    read.insert(name, at);
+                }
+                Err(message) => {
+                    self.mistake(at, format!("{}: {message}", label::<T>(table)));
+                    unread.insert(name);
+                }
+            }
+        }
+        // Keys do not depend on each other in being read; should they ever, no object is lost in silence.
+        let spec = match read_with_stand_ins::<T>(good) {
+            Ok(spec) => spec,
+            Err(message) => {
+                self.mistake(line, format!("{}: {message}", label::<T>(table)));
+                return None;
+            }
+        };
+        let draft = Draft { spec, line, read, unread };
+        if !self.is_damaged(line) {
+            for (key, _) in T::REQUIRED.iter().filter(|(key, _)| !table.contains_key(*key)) {
+                self.mistake(line, format!("{}: {}", label::<T>(table), missing(key)));
+            }
+            for problem in draft.spec.problems() {
+                let concerned: Vec<&str> = problem.with.into_iter().chain([problem.key]).collect();
+                if draft.knows(&concerned) {
+                    self.mistake(
+                        draft.line_of(problem.key),
+                        format!("{}: {}", label::<T>(table), problem.message),
+                    );
+                }
+            }
+        }
+        Some(draft)
+    }
+
+    /// Whether a line between this header and the next could not be read.
+    fn is_damaged(&self, header: u32) -> bool {
+        let next = self.headers.partition_point(|line| *line <= header);
+        let end = self.headers.get(next).copied().unwrap_or(u32::MAX);
+        self.blanked.range(header..end).next().is_some()
+    }
+
+    /// What is left in the document is no table of a topology.
+    fn refuse_rest(&mut self, document: &DeTable<'_>) {
+        for (key, value) in document {
+            let message = unknown("table", key.get_ref(), &TABLES);
+            match value.get_ref() {
+                DeValue::Array(all) if !all.is_empty() && all.iter().all(|v| v.get_ref().is_table()) => {
+                    for element in all.iter() {
+                        self.mistake(self.lines.at(element.span().start), message.clone());
+                    }
+                }
+                _ => self.mistake(self.lines.at(key.span().start), message),
+            }
+        }
+    }
+
+    /// Two objects of one kind with one name, which `keys` make up.
+    fn refuse_twins<T: Object>(&mut self, drafts: &[Draft<T>], keys: &[&str]) {
+        let mut first = BTreeMap::new();
+        for draft in drafts.iter().filter(|draft| draft.knows(keys)) {
+            let (name, line) = (draft.spec.name(), draft.line_of(keys[0]));
+            match first.get(&name) {
+                Some(first) => {
+                    self.mistake(line, format!("{} \"{name}\" is there already, on line {first}", T::TABLE));
+                }
+                None => drop(first.insert(name, line)),
+            }
+        }
+    }
+
+    /// Two ports that own one interface.
+    fn refuse_shared_interfaces(&mut self, ports: &[Draft<PortSpec>]) {
+        let mut owners = BTreeMap::<_, &PortSpec>::new();
+        for draft in ports.iter().filter(|draft| draft.knows(&["name", "ifname", "netns"])) {
+            let port = &draft.spec;
+            let ifname = port.ifname_or_default();
+            let netns = port.options.netns.as_ref().map(ToString::to_string);
+            let owner = *owners.entry((netns, ifname)).or_insert(port);
+            // A name twice is one mistake, not also an interface twice.
+            if owner.name != port.name {
+                let key = if port.options.ifname.is_some() { "ifname" } else { "name" };
+                let message = format!(
+                    "port \"{}\": interface \"{ifname}\" is that of port \"{}\"",
+                    port.name, owner.name
+                );
+                self.mistake(draft.line_of(key), message);
+            }
+        }
+    }
+
+    /// Names of bridges and ports that are not in the file.
+    fn refuse_unknown_names(
+        &mut self,
+        bridges: &[Draft<BridgeSpec>],
+        ports: &[Draft<PortSpec>],
+        fdb: &[Draft<FdbSpec>],
+    ) {
+        // Where the name of a bridge could not be read, it may be the one that is missing elsewhere.
+        let all_bridges = bridges.iter().all(|b| b.knows(&["name"]));
+        let all_ports = ports.iter().all(|p| p.knows(&["name"]));
+        let names: BTreeSet<_> = bridges.iter().map(|b| &b.spec.name).collect();
+        let owners: BTreeMap<_, _> = ports.iter().map(|p| (&p.spec.name, p)).collect();
+        let no_bridge =
+            |name| format!("bridge: \"{name}\" is not in this file; add a [[bridge]] of that name");
+        for port in ports.iter().filter(|p| all_bridges && p.knows(&["bridge"])) {
+            if !names.contains(&port.spec.bridge) {
+                let label = if port.knows(&["name"]) {
+                    format!("port \"{}\"", port.spec.name)
+                } else {
+                    "port".into()
+                };
+                self.mistake(port.line_of("bridge"), format!("{label}: {}", no_bridge(&port.spec.bridge)));
+            }
+        }
+        for entry in fdb {
+            let label =
+                if entry.knows(&["mac"]) { format!("fdb \"{}\"", entry.spec.mac) } else { "fdb".into() };
+            if all_bridges && entry.knows(&["bridge"]) && !names.contains(&entry.spec.bridge) {
+                self.mistake(entry.line_of("bridge"), format!("{label}: {}", no_bridge(&entry.spec.bridge)));
+                continue;
+            }
+            let (name, bridge) = (&entry.spec.port, &entry.spec.bridge);
+            let problem = match owners.get(name) {
+                None if all_ports => "is not in this file; add a [[port]] of that name".to_owned(),
+                Some(port)
+                    if entry.knows(&["bridge"]) && port.knows(&["bridge"]) && port.spec.bridge != *bridge =>
+                {
+                    format!("is a port of bridge \"{}\", not of \"{bridge}\"", port.spec.bridge)
+                }
+                _ => continue,
+            };
+            if entry.knows(&["port"]) {
+                self.mistake(entry.line_of("port"), format!("{label}: port: \"{name}\" {problem}"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

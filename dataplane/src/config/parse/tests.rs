@@ -1,0 +1,210 @@
+//! Files with mistakes, and the mistakes they are said to have.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::arbitrary;
+
+fn mistakes(text: &str) -> Vec<String> {
+    Topology::parse(text).unwrap_err().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_file_with_five_mistakes_reports_five_mistakes() {
+    let text = r#"
+[[bridge]]
+name = "br0"
+ageing = "soon"
+
+[[port]]
+name = "vm1"
+bridge = "br1"
+mtuu = 1500
+
+[[port]]
+name = "vm2"
+bridge = "br0"
+access = 4095
+
+[[uplnk]]
+name = "x"
+"#;
+    assert_eq!(
+        mistakes(text),
+        [
+            "line 4: bridge \"br0\": ageing: \"soon\" is no duration: write 300s, 5m or 1h",
+            "line 8: port \"vm1\": bridge: \"br1\" is not in this file; add a [[bridge]] of that name",
+            "line 9: port \"vm1\": unknown key \"mtuu\"; did you mean \"mtu\"?",
+            "line 14: port \"vm2\": access: \"4095\" is not a VLAN: a number from 1 to 4094 (0 and 4095 are reserved by 802.1Q)",
+            "line 16: unknown table \"uplnk\"; the tables are bridge, port, fdb",
+        ]
+    );
+}
+
+#[test]
+fn broken_toml_does_not_hide_the_other_mistakes() {
+    let text = r#"[[bridge]]
+name = "br0"
+fdb_limit =
+
+[[port]]
+name = "vm1
+bridge = "br0"
+
+[[port
+name = "vm2"
+bridge = "br7"
+
+[[port]]
+bridge = "br0"
+mtu = 20
+flood
+"vlan" = 1
+
+[[fdb]]
+bridge = "br0"
+port = "vm2"
+mac = "01:00:00:00:00:00"
+"#;
+    let lines: Vec<u32> = Topology::parse(text).unwrap_err().iter().map(|m| m.line).collect();
+    assert_eq!(lines, [3, 6, 9, 16, 17, 22], "{:#?}", mistakes(text));
+}
+
+#[test]
+fn all_bad_keys_of_one_table_are_reported() {
+    let text = "[[bridge]]\nname = \"br0\"\n[[port]]\nname = \"a b\"\nbridge = 5\ntype = \"tun\"\ntrunk = []\nnative = 0\nflood = 1\nmtu = \"x\"\nsecure = \"y\"\nnetns = \"\"\naddress = [\"198.51.100.1\"]\nmac = \"z\"\nqueues = -1\n";
+    let found = mistakes(text);
+    assert_eq!(found.len(), 12, "{found:#?}");
+    assert!(
+        found.iter().zip(4..).all(|(m, line)| m.starts_with(&format!("line {line}: port \"a b\": "))),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn a_mistake_is_not_told_again_where_it_has_consequences() {
+    for text in [
+        // A bridge whose name is bad is not unknown.
+        "[[bridge]]\nname = \"br/0\"\n[[port]]\nname = \"p\"\nbridge = \"br0\"",
+        "[[bridge]]\n[[port]]\nname = \"p\"\nbridge = \"br0\"",
+        // A bad trunk is a trunk.
+        "[[bridge]]\nname = \"br0\"\n[[port]]\nname = \"p\"\nbridge = \"br0\"\ntrunk = \"x\"\nnative = 5",
+        // The same name twice is not the same interface twice.
+        "[[bridge]]\nname = \"br0\"\n[[port]]\nname = \"p\"\nbridge = \"br0\"\n[[port]]\nname = \"p\"\nbridge = \"br0\"",
+        // A port without a name is not unknown, and entries of an unknown bridge have no port there.
+        "[[bridge]]\nname = \"br0\"\n[[port]]\nbridge = \"br0\"\n[[fdb]]\nmac = \"02:00:00:00:00:01\"\nbridge = \"br0\"\nport = \"p\"",
+        "[[fdb]]\nmac = \"02:00:00:00:00:01\"\nbridge = \"br0\"\nport = \"p\"",
+        // A bad VLAN is not VLAN 0.
+        "[[bridge]]\nname = \"br0\"\n[[port]]\nname = \"p\"\nbridge = \"br0\"\n[[fdb]]\nmac = \"02:00:00:00:00:01\"\nbridge = \"br0\"\nport = \"p\"\n[[fdb]]\nmac = \"02:00:00:00:00:01\"\nbridge = \"br0\"\nport = \"p\"\nvlan = \"x\"",
+    ] {
+        assert_eq!(mistakes(text).len(), 1, "{text}\n{:#?}", mistakes(text));
+    }
+}
+
+#[test]
+fn names_that_are_missing_twice_or_unknown_are_reported() {
+    let text = r#"[[bridge]]
+name = "br0"
+[[bridge]]
+name = "br1"
+[[bridge]]
+name = "br0"
+[[port]]
+name = "p"
+bridge = "br0"
+[[port]]
+ifname = "p"
+[[port]]
+name = "q"
+bridge = "br0"
+ifname = "p"
+[[fdb]]
+mac = "02:00:00:00:00:01"
+bridge = "br1"
+port = "p"
+[[fdb]]
+mac = "02:00:00:00:00:01"
+bridge = "br2"
+port = "q"
+[[fdb]]
+mac = "02:00:00:00:00:02"
+bridge = "br0"
+port = "q"
+vlan = 4095
+[[fdb]]
+mac = "00:00:00:00:00:00"
+bridge = "br0"
+port = "q"
+"#;
+    assert_eq!(
+        mistakes(text),
+        [
+            "line 6: bridge \"br0\" is there already, on line 2",
+            "line 10: port: bridge is missing",
+            "line 10: port: name is missing",
+            "line 15: port \"q\": interface \"p\" is that of port \"p\"",
+            "line 19: fdb \"02:00:00:00:00:01\": port: \"p\" is a port of bridge \"br0\", not of \"br1\"",
+            "line 22: fdb \"02:00:00:00:00:01\": bridge: \"br2\" is not in this file; add a [[bridge]] of that name",
+            "line 28: fdb \"02:00:00:00:00:02\": vlan: 4095 is not allowed: 0 to 4094",
+            "line 30: fdb \"00:00:00:00:00:00\": mac: 00:00:00:00:00:00 is not the address of a station: it is a group address or zero",
+        ]
+    );
+}
+
+#[test]
+fn tables_are_written_with_two_brackets() {
+    let text = "mtu = 5\n[bridge]\nname = \"br0\"\n[port.a]\nx = 1\n[foo]\n[[bar]]\n[[bar]]\n[[ports]]\n";
+    assert_eq!(
+        mistakes(text),
+        [
+            "line 1: unknown table \"mtu\"; the tables are bridge, port, fdb",
+            "line 2: bridge is written as [[bridge]], once for each bridge",
+            "line 4: port is written as [[port]], once for each port",
+            "line 6: unknown table \"foo\"; the tables are bridge, port, fdb",
+            "line 7: unknown table \"bar\"; the tables are bridge, port, fdb",
+            "line 8: unknown table \"bar\"; the tables are bridge, port, fdb",
+            "line 9: unknown table \"ports\"; did you mean \"port\"?",
+        ]
+    );
+    assert_eq!(mistakes("port = 5\nfdb = [1]").len(), 2);
+    assert_eq!(Topology::parse("").unwrap().0, Topology::default());
+}
+
+#[test]
+fn more_mistakes_than_anybody_reads_are_counted() {
+    let found = mistakes(&"[[port]]\nx = 1\n".repeat(1000));
+    assert_eq!(found.len(), MISTAKES_MAX + 1);
+    assert_eq!(found[MISTAKES_MAX], "line 668: 2000 more mistakes are not shown");
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_text_never_panics(text in "\\PC*") {
+        let _ = Topology::parse(&text);
+    }
+
+    /// Pieces of topology files in any order, which come further than characters do.
+    #[test]
+    fn arbitrary_pieces_never_panic_and_mistakes_are_sorted_lines_of_the_file(
+        pieces in prop::collection::vec(prop::sample::select(arbitrary::PIECES), 0..40)
+    ) {
+        let text = pieces.concat();
+        if let Err(mistakes) = Topology::parse(&text) {
+            prop_assert!(!mistakes.is_empty() && mistakes.is_sorted());
+            let lines = u32::try_from(text.split('\n').count()).unwrap();
+            prop_assert!(mistakes.iter().all(|m| (1..=lines).contains(&m.line)), "{:?}", mistakes);
+        }
+    }
+
+    #[test]
+    fn one_damaged_character_never_panics(
+        topology in arbitrary::topology(), at in any::<prop::sample::Index>(), with in any::<char>()
+    ) {
+        let mut text: Vec<char> = topology.to_toml().chars().collect();
+        if !text.is_empty() {
+            let at = at.index(text.len());
+            text[at] = with;
+        }
+        let _ = Topology::parse(&text.into_iter().collect::<String>());
+    }
+}

@@ -1,0 +1,366 @@
+//! From what runs to what is wanted, step by step.
+//!
+//! Owns the order: whatever is in the way goes first, entries before ports before bridges; then bridges, ports and
+//! entries come, so that at every step all names in use exist.
+//! Each step can be undone, and undoing all of them in reverse leads back.
+//! Both topologies must make sense alone, as [`Topology::parse`] and the checks of each object see to.
+
+use std::collections::BTreeMap;
+
+use super::{
+    diff::Difference,
+    spec::{BridgeSpec, FdbSpec, PortSpec},
+    topology::Topology,
+};
+
+/// One step. Of a changed object it has both descriptions and in what they differ.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Change {
+    AddBridge(BridgeSpec),
+    SetBridge {
+        old: BridgeSpec,
+        new: BridgeSpec,
+        differences: Vec<Difference>,
+    },
+    DelBridge(BridgeSpec),
+    AddPort(Box<PortSpec>),
+    SetPort {
+        old: Box<PortSpec>,
+        new: Box<PortSpec>,
+        differences: Vec<Difference>,
+    },
+    /// `differences` say why the port is replaced; none where it is not wanted any more.
+    DelPort {
+        port: Box<PortSpec>,
+        differences: Vec<Difference>,
+    },
+    AddFdb(FdbSpec),
+    SetFdb {
+        old: FdbSpec,
+        new: FdbSpec,
+        differences: Vec<Difference>,
+    },
+    DelFdb(FdbSpec),
+}
+
+impl Change {
+    /// The step back.
+    #[must_use]
+    pub fn undo(&self) -> Self {
+        let turned = |all: &[Difference]| all.iter().map(Difference::turned).collect();
+        match self.clone() {
+            Self::AddBridge(bridge) => Self::DelBridge(bridge),
+            Self::DelBridge(bridge) => Self::AddBridge(bridge),
+            Self::SetBridge { old, new, differences } => {
+                Self::SetBridge { old: new, new: old, differences: turned(&differences) }
+            }
+            Self::AddPort(port) => Self::DelPort { port, differences: Vec::new() },
+            Self::DelPort { port, .. } => Self::AddPort(port),
+            Self::SetPort { old, new, differences } => {
+                Self::SetPort { old: new, new: old, differences: turned(&differences) }
+            }
+            Self::AddFdb(entry) => Self::DelFdb(entry),
+            Self::DelFdb(entry) => Self::AddFdb(entry),
+            Self::SetFdb { old, new, differences } => {
+                Self::SetFdb { old: new, new: old, differences: turned(&differences) }
+            }
+        }
+    }
+}
+
+/// What makes `running` equal to `desired` in a daemon of `workers` workers.
+///
+/// Without `prune` what runs and is not wanted stays, save what a change of another object forbids: a static entry
+/// behind a port that moves to another bridge.
+pub fn plan(running: &Topology, desired: &Topology, prune: bool, workers: u16) -> Vec<Change> {
+    let bridges: BTreeMap<_, _> = running.bridge.iter().map(|b| (&b.name, b)).collect();
+    let wanted_bridges: BTreeMap<_, _> = desired.bridge.iter().map(|b| (&b.name, b)).collect();
+    let ports: BTreeMap<_, _> = running.port.iter().map(|p| (&p.name, p)).collect();
+    let wanted_ports: BTreeMap<_, _> = desired.port.iter().map(|p| (&p.name, p)).collect();
+    let key = |entry: &FdbSpec| (entry.bridge.clone(), entry.vlan, entry.mac);
+    let entries: BTreeMap<_, _> = running.fdb.iter().map(|f| (key(f), f)).collect();
+    let wanted_entries: BTreeMap<_, _> = desired.fdb.iter().map(|f| (key(f), f)).collect();
+
+    let mut gone_ports = BTreeMap::new();
+    let mut port_changes = Vec::new();
+    for port in &running.port {
+        match wanted_ports.get(&port.name) {
+            None if prune => drop(gone_ports.insert(&port.name, Vec::new())),
+            None => {}
+            Some(wanted) => {
+                let differences = port.differences(wanted, workers);
+                if differences.iter().any(Difference::is_immutable) {
+                    gone_ports.insert(&port.name, differences);
+                }
+            }
+        }
+    }
+    for wanted in &desired.port {
+        match ports.get(&wanted.name) {
+            Some(port) if !gone_ports.contains_key(&port.name) => {
+                let differences = port.differences(wanted, workers);
+                if !differences.is_empty() {
+                    let (old, new) = (Box::new((*port).clone()), Box::new(wanted.clone()));
+                    port_changes.push(Change::SetPort { old, new, differences });
+                }
+            }
+            _ => port_changes.push(Change::AddPort(Box::new(wanted.clone()))),
+        }
+    }
+
+    let mut plan = Vec::new();
+    let mut entry_changes = Vec::new();
+    for entry in &running.fdb {
+        let wanted = wanted_entries.get(&key(entry));
+        if gone_ports.contains_key(&entry.port) {
+            plan.push(Change::DelFdb(entry.clone()));
+            // It comes back with its port, unless that is on another bridge now.
+            let returns = !prune && wanted_ports.get(&entry.port).is_some_and(|p| p.bridge == entry.bridge);
+            if wanted.is_none() && returns {
+                entry_changes.push(Change::AddFdb(entry.clone()));
+            }
+        } else if wanted.is_none() && prune {
+            plan.push(Change::DelFdb(entry.clone()));
+        }
+    }
+    for wanted in &desired.fdb {
+        match entries.get(&key(wanted)) {
+            Some(entry) if !gone_ports.contains_key(&entry.port) => {
+                let differences = entry.differences(wanted);
+                if !differences.is_empty() {
+                    let (old, new) = ((*entry).clone(), wanted.clone());
+                    entry_changes.push(Change::SetFdb { old, new, differences });
+                }
+            }
+            _ => entry_changes.push(Change::AddFdb(wanted.clone())),
+        }
+    }
+
+    for port in &running.port {
+        if let Some(differences) = gone_ports.remove(&port.name) {
+            plan.push(Change::DelPort { port: Box::new(port.clone()), differences });
+        }
+    }
+    let unwanted = running.bridge.iter().filter(|b| prune && !wanted_bridges.contains_key(&b.name));
+    plan.extend(unwanted.cloned().map(Change::DelBridge));
+    for wanted in &desired.bridge {
+        match bridges.get(&wanted.name) {
+            None => plan.push(Change::AddBridge(wanted.clone())),
+            Some(bridge) => {
+                let differences = bridge.differences(wanted);
+                if !differences.is_empty() {
+                    let (old, new) = ((*bridge).clone(), wanted.clone());
+                    plan.push(Change::SetBridge { old, new, differences });
+                }
+            }
+        }
+    }
+    plan.extend(port_changes);
+    plan.extend(entry_changes);
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::arbitrary;
+
+    const WORKERS: u16 = 2;
+
+    fn topology(text: &str) -> Topology {
+        Topology::parse(text).unwrap().0
+    }
+
+    fn base() -> Topology {
+        topology(
+            r#"
+            bridge = [{ name = "br0" }, { name = "br1" }]
+            port = [{ name = "a", bridge = "br0" }, { name = "b", bridge = "br0", access = 10 }]
+            fdb = [
+                { mac = "02:00:00:00:00:01", bridge = "br0", port = "a" },
+                { mac = "02:00:00:00:00:02", bridge = "br0", vlan = 10, port = "b" },
+            ]"#,
+        )
+    }
+
+    fn words(plan: &[Change]) -> Vec<String> {
+        let said = |all: &[Difference]| all.iter().map(|d| format!(" {d}")).collect::<String>();
+        let word = |change: &Change| match change {
+            Change::AddBridge(b) => format!("+ bridge {}", b.name),
+            Change::SetBridge { new, differences, .. } => {
+                format!("~ bridge {}{}", new.name, said(differences))
+            }
+            Change::DelBridge(b) => format!("- bridge {}", b.name),
+            Change::AddPort(p) => format!("+ port {}", p.name),
+            Change::SetPort { new, differences, .. } => format!("~ port {}{}", new.name, said(differences)),
+            Change::DelPort { port, differences } => format!("- port {}{}", port.name, said(differences)),
+            Change::AddFdb(f) => format!("+ fdb {}", f.key()),
+            Change::SetFdb { new, differences, .. } => format!("~ fdb {}{}", new.key(), said(differences)),
+            Change::DelFdb(f) => format!("- fdb {}", f.key()),
+        };
+        plan.iter().map(word).collect()
+    }
+
+    #[test]
+    fn what_runs_already_needs_no_step() {
+        assert_eq!(plan(&base(), &base(), true, WORKERS), []);
+        let mut explicit = base();
+        explicit.port[0].options.queues = Some(WORKERS);
+        explicit.port.reverse();
+        assert_eq!(plan(&base(), &explicit, true, WORKERS), []);
+    }
+
+    #[test]
+    fn from_nothing_bridges_come_before_ports_before_entries_and_go_the_other_way() {
+        let up = plan(&Topology::default(), &base(), false, WORKERS);
+        assert_eq!(
+            words(&up),
+            [
+                "+ bridge br0",
+                "+ bridge br1",
+                "+ port a",
+                "+ port b",
+                "+ fdb br0 0 02:00:00:00:00:01",
+                "+ fdb br0 10 02:00:00:00:00:02"
+            ]
+        );
+        let down = plan(&base(), &Topology::default(), true, WORKERS);
+        assert_eq!(
+            words(&down),
+            [
+                "- fdb br0 0 02:00:00:00:00:01",
+                "- fdb br0 10 02:00:00:00:00:02",
+                "- port a",
+                "- port b",
+                "- bridge br0",
+                "- bridge br1"
+            ]
+        );
+    }
+
+    #[test]
+    fn without_prune_what_is_not_wanted_stays() {
+        assert_eq!(plan(&base(), &Topology::default(), false, WORKERS), []);
+    }
+
+    #[test]
+    fn what_a_port_can_change_while_it_lives_is_changed_in_place() {
+        let mut desired = base();
+        desired.port[1].options = toml::from_str("trunk = \"10,20\"\nmtu = 9000").unwrap();
+        desired.bridge[0].options.fdb_limit = Some(9);
+        desired.fdb[0].sticky = true;
+        assert_eq!(
+            words(&plan(&base(), &desired, true, WORKERS)),
+            [
+                "~ bridge br0 fdb_limit: 65536 -> 9",
+                "~ port b access: 10 -> unset mtu: 1500 -> 9000 trunk: unset -> 10,20",
+                "~ fdb br0 0 02:00:00:00:00:01 sticky: off -> on"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_port_that_cannot_change_is_replaced_with_its_entries() {
+        let mut desired = base();
+        desired.port[0].options.queues = Some(1);
+        desired.fdb.remove(0);
+        let steps = ["- fdb br0 0 02:00:00:00:00:01", "- port a queues: 2 -> 1", "+ port a"];
+        assert_eq!(words(&plan(&base(), &desired, true, WORKERS)), steps);
+        let kept = [&steps[..], &["+ fdb br0 0 02:00:00:00:00:01"]].concat();
+        assert_eq!(words(&plan(&base(), &desired, false, WORKERS)), kept);
+    }
+
+    #[test]
+    fn a_port_that_moves_to_another_bridge_leaves_its_entries() {
+        let mut desired = base();
+        desired.port[0].bridge = "br1".parse().unwrap();
+        desired.fdb.remove(0);
+        assert_eq!(
+            words(&plan(&base(), &desired, false, WORKERS)),
+            ["- fdb br0 0 02:00:00:00:00:01", "- port a bridge: br0 -> br1", "+ port a"]
+        );
+    }
+
+    /// What runs, which refuses what a switch refuses.
+    #[derive(Clone, Debug)]
+    struct Model(Topology);
+
+    impl Model {
+        fn apply(&mut self, change: &Change) {
+            let Topology { bridge, port, fdb } = &mut self.0;
+            match change {
+                Change::AddBridge(b) => {
+                    assert!(bridge.iter().all(|x| x.name != b.name));
+                    bridge.push(b.clone());
+                }
+                Change::DelBridge(b) => {
+                    assert!(port.iter().all(|p| p.bridge != b.name), "bridge in use");
+                    bridge.remove(bridge.iter().position(|x| x == b).expect("the bridge as described"));
+                }
+                Change::SetBridge { old, new, differences } => {
+                    assert!(!differences.is_empty());
+                    *bridge.iter_mut().find(|x| *x == old).expect("the bridge as described") = new.clone();
+                }
+                Change::AddPort(p) => {
+                    assert!(port.iter().all(|x| x.name != p.name), "port exists");
+                    assert!(bridge.iter().any(|b| b.name == p.bridge), "no such bridge");
+                    port.push((**p).clone());
+                }
+                Change::DelPort { port: p, .. } => {
+                    assert!(fdb.iter().all(|f| f.port != p.name), "port in use");
+                    port.remove(port.iter().position(|x| *x == **p).expect("the port as described"));
+                }
+                Change::SetPort { old, new, differences } => {
+                    assert!(!differences.is_empty() && old.immutable_differences(new, WORKERS).is_empty());
+                    *port.iter_mut().find(|x| **x == **old).expect("the port as described") = (**new).clone();
+                }
+                Change::AddFdb(f) => {
+                    assert!(fdb.iter().all(|x| x.key() != f.key()), "entry exists");
+                    assert!(
+                        port.iter().any(|p| p.name == f.port && p.bridge == f.bridge),
+                        "no such port there"
+                    );
+                    fdb.push(f.clone());
+                }
+                Change::SetFdb { old, new, .. } => {
+                    assert!(
+                        port.iter().any(|p| p.name == new.port && p.bridge == new.bridge),
+                        "no such port there"
+                    );
+                    *fdb.iter_mut().find(|x| *x == old).expect("the entry as described") = new.clone();
+                }
+                Change::DelFdb(f) => {
+                    fdb.remove(fdb.iter().position(|x| x == f).expect("the entry as described"));
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_plan_leads_to_what_is_wanted_and_undoing_it_leads_back(
+            running in arbitrary::topology(), desired in arbitrary::topology(), prune in any::<bool>()
+        ) {
+            let steps = plan(&running, &desired, prune, WORKERS);
+            let mut model = Model(running.clone());
+            steps.iter().for_each(|step| model.apply(step));
+            prop_assert_eq!(plan(&model.0, &desired, prune, WORKERS), []);
+            if prune {
+                prop_assert_eq!(plan(&desired, &model.0, true, WORKERS), []);
+            } else {
+                let ports = running.port.iter().filter(|p| desired.port.iter().all(|d| d.name != p.name));
+                prop_assert!(ports.into_iter().all(|p| model.0.port.contains(p)));
+            }
+            steps.iter().rev().for_each(|step| model.apply(&step.undo()));
+            let mut before = running;
+            before.sort();
+            model.0.sort();
+            prop_assert_eq!(model.0, before);
+            let back = |step: &Change| matches!(step, Change::DelPort { .. }) || step.undo().undo() == *step;
+            prop_assert!(steps.iter().all(back));
+        }
+    }
+}

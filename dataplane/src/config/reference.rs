@@ -1,0 +1,141 @@
+//! The help texts and the reference page against the code.
+
+use clap::{Args, Command};
+
+use super::{keys::FdbOptions, *};
+
+const PAGE: &str = include_str!("../../../docs/reference/config.md");
+
+/// Every flag of a struct: its key, and the default that its help text names.
+fn flags<T: Args>() -> Vec<(String, Option<String>)> {
+    let command = T::augment_args(Command::new("x"));
+    let flag = |arg: &clap::Arg| {
+        let key = arg.get_long().unwrap_or(arg.get_id().as_str()).replace('-', "_");
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        let default =
+            help.split_once("[default: ").and_then(|(_, rest)| Some(rest.split_once(']')?.0.to_owned()));
+        (key, default)
+    };
+    command.get_arguments().map(flag).collect()
+}
+
+/// The row of a key in the table of the page under `heading`, as cells.
+fn row(heading: &str, key: &str) -> Vec<&'static str> {
+    let section = PAGE.split("\n## ").find(|s| s.starts_with(heading)).expect(heading);
+    let start = format!("| `{key}` |");
+    let line = section.lines().find(|line| line.starts_with(&start));
+    line.unwrap_or_else(|| panic!("{key} is not in the section {heading}"))
+        .split('|')
+        .map(str::trim)
+        .collect()
+}
+
+#[test]
+fn the_page_has_every_key_with_the_default_of_the_help_text() {
+    let kinds = [
+        ("[[bridge]]", flags::<BridgeSpec>()),
+        ("[[port]]", flags::<PortSpec>()),
+        ("[[fdb]]", flags::<FdbSpec>()),
+    ];
+    for (heading, flags) in kinds {
+        for (key, default) in flags {
+            let cells = row(heading, &key);
+            let default = default.unwrap_or_default();
+            assert!(
+                cells[3].contains(&default),
+                "{heading} {key}: the page says {:?}, the help {default:?}",
+                cells[3]
+            );
+            assert!(
+                cells.len() == 8 && cells[1..6].iter().all(|c| !c.is_empty()),
+                "{heading} {key}: {cells:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_flags_are_the_keys() {
+    let of = |flags: Vec<(String, Option<String>)>, required: usize| -> Vec<String> {
+        flags.into_iter().skip(required).map(|(key, _)| key).collect()
+    };
+    assert_eq!(of(flags::<BridgeSpec>(), 1), keys_of::<BridgeOptions>());
+    assert_eq!(of(flags::<PortSpec>(), 2), keys_of::<PortOptions>());
+    let mut fdb = of(flags::<FdbSpec>(), 0);
+    fdb.retain(|key| keys_of::<FdbOptions>().contains(&key.as_str()));
+    assert_eq!(fdb, keys_of::<FdbOptions>());
+}
+
+#[test]
+fn the_help_texts_name_the_defaults_in_force() {
+    let port: PortSpec = toml::from_str("name = \"p\"\nbridge = \"b\"").unwrap();
+    let port = diff::table_of(&port.effective(1));
+    let bridge = diff::table_of(&BridgeOptions::default().effective());
+    // What depends on the daemon or the port is said in words.
+    let in_words = ["ifname", "netns", "mac", "queues"];
+    for (key, default) in flags::<BridgeOptions>().into_iter().chain(flags::<PortOptions>()) {
+        let in_force = port.get(&key).or_else(|| bridge.get(&key)).map(|value| match value {
+            toml::Value::Boolean(on) => OnOff(*on).to_string(),
+            toml::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        });
+        if !in_words.contains(&key.as_str()) {
+            assert_eq!(default, in_force, "{key}");
+        }
+    }
+}
+
+#[test]
+fn the_limits_on_the_page_are_those_that_are_checked() {
+    for (heading, key) in [
+        ("[[bridge]]", "ageing"),
+        ("[[bridge]]", "fdb_limit"),
+        ("[[port]]", "access"),
+        ("[[port]]", "native"),
+        ("[[port]]", "qinq"),
+        ("[[port]]", "mtu"),
+        ("[[port]]", "queues"),
+        ("[[fdb]]", "vlan"),
+    ] {
+        let range = check::limit(key).expect(key);
+        let text = format!("{} to {}", range.start(), range.end());
+        assert!(row(heading, key)[4].contains(&text), "{heading} {key}: {text}");
+    }
+}
+
+#[test]
+fn the_examples_of_the_page_are_topologies() {
+    let mut examples =
+        PAGE.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default());
+    let first = examples.next().expect("a whole example");
+    let (topology, _) = Topology::parse(first).unwrap();
+    assert!(!topology.bridge.is_empty() && !topology.port.is_empty() && !topology.fdb.is_empty());
+    for example in examples {
+        assert!(Topology::parse(example).is_ok(), "{example}: {:?}", Topology::parse(example));
+    }
+    // The example in the last cell of each row, alone in an object of its kind.
+    for (heading, head) in [
+        ("[[bridge]]", "name = \"x\"\n"),
+        ("[[port]]", "name = \"x\"\nbridge = \"x\"\n"),
+        ("[[fdb]]", "mac = \"02:00:00:00:00:01\"\nbridge = \"x\"\nport = \"x\"\n"),
+    ] {
+        let section = PAGE.split("\n## ").find(|s| s.starts_with(heading)).expect(heading);
+        for line in section.lines().filter(|line| line.starts_with("| `")) {
+            let example = line.split('|').map(str::trim).nth(5).unwrap_or_default().trim_matches('`');
+            let key = example.split(' ').next().unwrap_or_default();
+            let rest: String = head
+                .lines()
+                .filter(|l| !l.starts_with(&format!("{key} =")))
+                .map(|l| format!("{l}\n"))
+                .collect();
+            let text = format!("{rest}{example}\n");
+            let read = match heading {
+                "[[bridge]]" => toml::from_str::<BridgeSpec>(&text).map(drop),
+                "[[port]]" => toml::from_str::<PortSpec>(&text).map(drop),
+                _ => toml::from_str::<FdbSpec>(&text).map(drop),
+            };
+            assert!(read.is_ok(), "{line}: {read:?}");
+            assert!(line.starts_with(&format!("| `{key}` |")), "{line}: the example is of another key");
+        }
+    }
+}
