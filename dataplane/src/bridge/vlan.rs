@@ -7,9 +7,8 @@
 use std::sync::Arc;
 
 use crate::{
-    config::VlanList,
     counters::DropReason,
-    wire::{EtherType, Tag, Tci, Vid, dot1q::TAG_LEN, ethernet::ADDRS_LEN},
+    wire::{EtherType, Tag, Tci, Vid, VlanList, dot1q::TAG_LEN, ethernet::ADDRS_LEN},
 };
 
 /// How a port treats tags.

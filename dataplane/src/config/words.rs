@@ -1,11 +1,12 @@
 //! The value types of flags and keys: each parses from the text an operator writes and prints as it parses.
 
-use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-pub use super::vlans::VlanList;
+pub use crate::port::Netns;
+pub use crate::wire::VlanList;
 use crate::wire::MacAddr;
 
 /// A text that is not what a flag or key takes; the message says what it takes.
@@ -240,50 +241,6 @@ impl<'de> Deserialize<'de> for Seconds {
         d.deserialize_any(V)
     }
 }
-
-/// A network namespace: a name under `/run/netns`, a process, or a path.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Netns {
-    /// As `ip netns` lists it.
-    Name(String),
-    /// That of a running process.
-    Pid(u32),
-    /// A file such as `/proc/1234/ns/net`.
-    Path(PathBuf),
-}
-
-impl fmt::Display for Netns {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(name) => f.pad(name),
-            Self::Pid(pid) => pid.fmt(f),
-            Self::Path(path) => path.display().fmt(f),
-        }
-    }
-}
-
-impl FromStr for Netns {
-    type Err = WordError;
-
-    fn from_str(s: &str) -> Result<Self, WordError> {
-        let error = || WordError::new(s, "is no network namespace: give a name, a process number or a path");
-        if s.contains(char::is_control) {
-            return Err(error());
-        }
-        if s.contains('/') {
-            return Ok(Self::Path(s.into()));
-        }
-        if !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit()) {
-            return s.parse().map(Self::Pid).map_err(|_| WordError::new(s, "is no process number"));
-        }
-        if s.is_empty() || s.len() > 255 || s == "." || s == ".." {
-            return Err(error());
-        }
-        Ok(Self::Name(s.to_owned()))
-    }
-}
-
-as_text!(Netns);
 
 /// `mac=MAC[,ip=IP…]`: the only source addresses that may enter a port.
 #[derive(Clone, Debug, PartialEq, Eq)]

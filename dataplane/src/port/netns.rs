@@ -34,7 +34,7 @@ impl FromStr for Netns {
 
     fn from_str(s: &str) -> Result<Self, NetnsError> {
         let error = || NetnsError(s.to_owned());
-        if s.is_empty() || s == "." || s == ".." || s.contains('\0') {
+        if s.is_empty() || s == "." || s == ".." || s.contains(char::is_control) {
             return Err(error());
         }
         if s.bytes().all(|b| b.is_ascii_digit()) {

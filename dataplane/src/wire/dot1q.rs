@@ -75,15 +75,6 @@ impl From<Vid> for u16 {
     }
 }
 
-/// VLANs `first` to `last`, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VidRange {
-    /// The least VLAN of the range.
-    pub first: Vid,
-    /// The greatest VLAN of the range, at least `first`.
-    pub last: Vid,
-}
-
 /// Tag control information: priority (PCP), drop eligible (DEI), VLAN identifier.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tci(pub u16);

@@ -11,11 +11,13 @@ pub mod layers;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod virtio_net;
+mod vlans;
 
-pub use dot1q::{Tag, Tci, Vid, VidRange};
+pub use dot1q::{Tag, Tci, Vid};
 pub use ethernet::{EtherType, MacAddr};
 pub use layers::Layers;
 pub use virtio_net::VirtioNetHdr;
+pub use vlans::{VlanList, VlanListError};
 
 /// Why bytes did not parse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
