@@ -5,7 +5,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use tapway_dataplane::{
     bridge::secure::Secure,
-    wire::{Layers, MacAddr, layers::Fragment},
+    wire::{
+        Layers, MacAddr,
+        layers::{Fragment, Version},
+    },
 };
 
 const MAC: MacAddr = MacAddr::from_octets([2, 0, 0, 0, 0, 1]);
@@ -25,7 +28,7 @@ pub fn run(frame: &[u8]) {
         assert_eq!(frame[6..12], MAC.octets());
         let ip = Layers::parse_at(frame, type_at).expect("what was let in parses").ip;
         if let Some(ip) = ip
-            && ip.protocol == 58
+            && (ip.version, ip.protocol) == (Version::V6, 58)
             && ip.fragment != Fragment::Later
         {
             assert!(!matches!(frame[ip.l4], 134 | 137));
