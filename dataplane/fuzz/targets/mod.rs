@@ -8,6 +8,8 @@ pub mod secure;
 pub mod split;
 
 /// A target's name, which is that of its directory in `corpus/`, and its function.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
 #[allow(dead_code, reason = "a fuzzing binary runs one of them")]
-pub const ALL: &[(&str, fn(&[u8]))] =
-    &[("layers", layers::run), ("secure", secure::run), ("split", split::run)];
+pub const ALL: &[Target] = &[("layers", layers::run), ("secure", secure::run), ("split", split::run)];
