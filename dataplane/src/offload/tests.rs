@@ -174,6 +174,20 @@ fn absurdly_small_segments_are_refused_where_they_would_be_made_and_not_before()
 }
 
 #[test]
+fn a_udp_checksum_of_zero_is_written_as_ones() {
+    let mut recipe = Recipe::plain(false, false, 4, 2);
+    recipe.payload.fill(0);
+    let checksum = |recipe: &Recipe| {
+        let s = recipe.build();
+        u16_at(&split(&s.frame, &s.offload).unwrap()[0], s.l4 + 6)
+    };
+    // The payload that makes the sum all ones, whose complement is zero.
+    let word = checksum(&recipe);
+    recipe.payload[..2].copy_from_slice(&word.to_be_bytes());
+    assert_eq!(checksum(&recipe), 0xffff);
+}
+
+#[test]
 fn padding_behind_the_packet_is_in_no_segment() {
     let mut s = Recipe::plain(false, false, 10, 6).build();
     s.frame.extend([0; 20]);

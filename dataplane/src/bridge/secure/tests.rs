@@ -237,6 +237,11 @@ fn extension_headers_and_fragments_hide_nothing() {
             six(OWN_V6, 44, &fragment(17, 1, &udp(547, 546, b"")[..4])),
             Err(SecureMalformed),
         ),
+        (
+            "a first fragment that ends before TCP",
+            six(OWN_V6, 44, &fragment(6, 1, b"")),
+            Err(SecureMalformed),
+        ),
         ("nothing at all", six(OWN_V6, 44, &fragment(59, 1, b"")), Ok(())),
     ] {
         assert_eq!(check(&frame), expected, "{what}");
