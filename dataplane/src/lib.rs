@@ -8,5 +8,6 @@ pub mod fdb;
 pub mod frame;
 pub mod index;
 pub mod offload;
+pub mod server;
 pub mod tick;
 pub mod wire;
