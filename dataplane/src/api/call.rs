@@ -305,8 +305,7 @@ mod tests {
 
     #[test]
     fn a_refusal_carries_its_sentence() {
-        let (error, parameters) =
-            Refusal::NotFound { kind: "port", name: "vm9".to_owned() }.to_varlink();
+        let (error, parameters) = Refusal::NotFound { kind: "port", name: "vm9".to_owned() }.to_varlink();
         assert_eq!(error, "io.tapway.NotFound");
         assert_eq!(parameters["name"], "vm9");
         assert!(parameters["message"].as_str().unwrap().contains("\"vm9\" does not exist"));

@@ -111,9 +111,7 @@ impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         let message = error.to_string();
         match error {
-            CallError::MethodNotFound(method) => {
-                Self::service("MethodNotFound", json!({ "method": method }))
-            }
+            CallError::MethodNotFound(method) => Self::service("MethodNotFound", json!({ "method": method })),
             CallError::InvalidParameter { parameter, .. } => {
                 Self::service("InvalidParameter", json!({ "parameter": parameter, "message": message }))
             }
@@ -147,7 +145,11 @@ pub(super) fn answer(message: &[u8], now: Instant, out: &mut Outbox, control: &m
 }
 
 fn call(
-    envelope: varlink::Request<'_>, more: bool, now: Instant, out: &mut Outbox, control: &mut dyn Control,
+    envelope: varlink::Request<'_>,
+    more: bool,
+    now: Instant,
+    out: &mut Outbox,
+    control: &mut dyn Control,
 ) -> Result<Option<Stream>, Failure> {
     let (interface, method) = envelope.method.rsplit_once('.').unwrap_or((&envelope.method, ""));
     let parameters = envelope.parameters.unwrap_or(Value::Null);
@@ -166,7 +168,12 @@ fn call(
 }
 
 fn request(
-    method: &str, parameters: Value, more: bool, now: Instant, out: &mut Outbox, control: &mut dyn Control,
+    method: &str,
+    parameters: Value,
+    more: bool,
+    now: Instant,
+    out: &mut Outbox,
+    control: &mut dyn Control,
 ) -> Result<Option<Stream>, Failure> {
     let Call { mut request, interval } = Call::from_varlink(method, parameters)?;
     if interval.is_some() && !more {

@@ -202,8 +202,7 @@ impl Server {
             let place = self.clients.iter().position(Option::is_none).unwrap_or(self.clients.len());
             let Some(registry) = &self.registry else { return };
             let token = Token(FIRST_TOKEN + 1 + place);
-            if let Err(error) =
-                registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)
+            if let Err(error) = registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)
             {
                 tracing::warn!(%error, "cannot poll a control client");
                 continue;

@@ -68,7 +68,8 @@ impl Listener {
         let lock = lock(path)?;
         clear(path)?;
         let listener = UnixListener::bind(path).map_err(io_error("listen on", path))?;
-        fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(io_error("set the mode of", path))?;
+        fs::set_permissions(path, Permissions::from_mode(0o660))
+            .map_err(io_error("set the mode of", path))?;
         let meta = fs::symlink_metadata(path).map_err(io_error("look at", path))?;
         Ok(Self { listener, path: path.to_owned(), file: (meta.dev(), meta.ino()), _lock: lock })
     }
@@ -88,7 +89,8 @@ impl Listener {
                 Ok((stream, _)) => return Ok(Some(stream)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 // The client went away before it was let in.
-                Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
+                Err(e)
+                    if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
                 Err(e) => return Err(e),
             }
         }
