@@ -40,6 +40,7 @@ pub(crate) struct Global {
         long,
         global = true,
         env = "TAPWAY_SOCKET",
+        hide_env_values = true,
         value_name = "PATH",
         default_value = "/run/tapway/tapway.sock",
         help_heading = "Global options"

@@ -20,10 +20,10 @@ enum Type {
     String,
     Named(String),
     Enum(BTreeSet<String>),
-    Struct(BTreeMap<String, Type>),
-    Array(Box<Type>),
-    Map(Box<Type>),
-    Maybe(Box<Type>),
+    Struct(BTreeMap<String, Self>),
+    Array(Box<Self>),
+    Map(Box<Self>),
+    Maybe(Box<Self>),
 }
 
 #[derive(Debug, Default)]
@@ -447,5 +447,22 @@ fn everything_in_the_description_is_documented() {
         if member || field && of_a_type {
             assert!(lines[i - 1].trim_start().starts_with("# "), "line {}: {line} is not documented", i + 1);
         }
+    }
+}
+
+#[test]
+fn the_protocol_page_lists_every_error_and_the_limits_in_force() {
+    let page = include_str!("../../docs/reference/protocol.md");
+    let row = |line: &str| Some(line.strip_prefix("| `io.tapway.")?.split_once('`')?.0.to_owned());
+    let listed: BTreeSet<_> = page.lines().filter_map(row).collect();
+    assert_eq!(listed, interface().errors.into_keys().collect());
+    let limits = tapway_dataplane::server::Limits::default();
+    for line in [
+        format!("| Clients at once | {} |", limits.max_clients),
+        format!("| A request | {} MiB |", limits.max_request >> 20),
+        format!("above which it gets no further one | {} KiB |", limits.max_output >> 10),
+        format!("must take some | {} s |", limits.stall.as_secs()),
+    ] {
+        assert!(page.contains(&line), "{line}");
     }
 }

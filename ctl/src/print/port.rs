@@ -95,7 +95,7 @@ fn kind(p: &PortView) -> String {
     clap::ValueEnum::to_possible_value(&p.kind).map_or_else(String::new, |v| v.get_name().to_owned())
 }
 
-/// The VLAN flags, as on the command line but for the dashes.
+/// The VLAN flags, as on the command line but for the dashes; `any` VLAN, unchanged, where there are none.
 fn vlan(p: &PortView) -> String {
     let mut flags = Vec::new();
     let mut flag = |name: &str, value: Option<String>| flags.extend(value.map(|v| format!("{name} {v}")));
@@ -103,7 +103,7 @@ fn vlan(p: &PortView) -> String {
     flag("trunk", p.trunk.as_ref().map(ToString::to_string));
     flag("native", p.native.map(|v| v.to_string()));
     flag("qinq", p.qinq.map(|v| v.to_string()));
-    if flags.is_empty() { "unchanged".to_owned() } else { flags.join(" ") }
+    if flags.is_empty() { "any".to_owned() } else { flags.join(" ") }
 }
 
 #[cfg(test)]
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_port_without_vlan_flags_carries_every_vlan_unchanged() {
-        assert_eq!(vlan(&view(json!({}))), "unchanged");
+        assert_eq!(vlan(&view(json!({}))), "any");
         assert_eq!(vlan(&view(json!({ "access": 10 }))), "access 10");
         assert_eq!(vlan(&view(json!({ "trunk": "10,20-29", "native": 1 }))), "trunk 10,20-29 native 1");
         assert_eq!(vlan(&view(json!({ "qinq": 100 }))), "qinq 100");
@@ -141,7 +141,7 @@ mod tests {
             strip_str(&text).to_string(),
             "PORT  BRIDGE  TYPE  IFNAME  NETNS  VLAN        MTU  ADMIN  OPER  QUEUES  MACS  RX  TX  DROPS\n\
              vm1   br0     tap   eth0    -      access 10  1500  up     up         2     1   5   6      3\n\
-             vm2   br0     tap   eth0    blue   unchanged  1500  up     down       2     1   5   6      3\n"
+             vm2   br0     tap   eth0    blue   any        1500  up     down       2     1   5   6      3\n"
         );
         assert!(text.lines().nth(2).unwrap().starts_with(RED) && !text.lines().nth(1).unwrap().contains(RED));
     }

@@ -42,6 +42,8 @@ use crate::api::Control;
 /// The first token of the server; it uses this one and those above, and the rest of the loop those below.
 pub const FIRST_TOKEN: usize = 1 << 20;
 
+/// Clients let in, or told why not, before the others have their turn.
+const ACCEPTS_PER_TURN: usize = 32;
 /// How long accepting rests after it failed, mostly for want of descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(200);
 
@@ -169,7 +171,7 @@ impl Server {
 
     fn accept(&mut self) {
         self.accept_again = None;
-        loop {
+        for _ in 0..ACCEPTS_PER_TURN {
             let mut stream = match self.listener.accept() {
                 Ok(Some(stream)) => stream,
                 Ok(None) => return,
@@ -212,6 +214,7 @@ impl Server {
             }
             self.clients[place] = Some(Connection::new(stream));
         }
+        self.accept_again = Some(Instant::now()); // There may be more.
     }
 
     fn close(&mut self, place: usize) {
