@@ -1,2 +1,25 @@
-//! The operator's tool.
-fn main() {}
+//! The operator's tool: says to a running daemon what is wanted, and prints what it answers.
+//!
+//! It speaks to the control socket and to nothing else.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod client;
+mod failure;
+mod print;
+#[cfg(test)]
+mod reference;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let json = cli.global.json;
+    match run::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(json),
+    }
+}

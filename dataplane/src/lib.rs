@@ -15,6 +15,7 @@ pub mod index;
 pub mod netlink;
 pub mod offload;
 pub mod port;
+pub mod server;
 pub mod snapshot;
 #[allow(unsafe_code)]
 pub mod sys;

@@ -5,12 +5,15 @@
 //! Knows nothing of how the engine does it.
 
 mod plan;
+mod call;
+pub mod hex;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use self::call::{Call, CallError, MIN_INTERVAL};
 use crate::{
     config::{
         AdminState, BridgeName, BridgeSpec, FdbSpec, Mistake, Netns, OnOff, PortName, PortOptions, PortSpec,
@@ -24,6 +27,9 @@ pub const PROTOCOL_VERSION: u32 = 1;
 
 /// The Varlink interface.
 pub const INTERFACE: &str = "io.tapway";
+
+/// The interface description that introspection gives.
+pub const DESCRIPTION: &str = include_str!("io.tapway.varlink");
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,8 +103,11 @@ pub enum Reply {
     Port {
         port: Box<PortView>,
     },
+    /// A page of entries; `next` is the cursor of the page after it, `None` on the last.
     Fdb {
         entries: Vec<FdbView>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next: Option<u64>,
     },
     Flushed {
         flushed: u64,

@@ -48,12 +48,13 @@ pub(super) fn negotiate(mut set_offload: impl FnMut(u32) -> io::Result<()>) -> i
 }
 
 /// The offloads in words, as `status` and `port show` print them.
-pub(super) fn words(caps: &Caps) -> Vec<&'static str> {
+pub fn words(caps: &Caps) -> Vec<&'static str> {
     [
+        (caps.vnet_hdr, "vnet_hdr"),
         (caps.csum, "csum"),
         (caps.tso4, "tso4"),
         (caps.tso6, "tso6"),
-        (caps.tso_ecn, "tso-ecn"),
+        (caps.tso_ecn, "tso_ecn"),
         (caps.uso, "uso"),
     ]
     .into_iter()
@@ -105,7 +106,7 @@ mod tests {
 
     #[test]
     fn words_name_what_was_agreed() {
-        assert_eq!(words(&NO_USO), ["csum", "tso4", "tso6", "tso-ecn"]);
+        assert_eq!(words(&NO_USO), ["csum", "tso4", "tso6", "tso_ecn"]);
         assert!(words(&NO_CSUM).is_empty());
     }
 }

@@ -1,0 +1,164 @@
+//! Ports.
+
+use tapway_dataplane::{api::PortView, config::AdminState};
+
+use super::table::{Align, RED, Table, YELLOW, or_dash, pairs, words};
+
+pub(crate) fn ports(ports: &[PortView]) -> String {
+    let mut table = Table::new(&[
+        ("PORT", Align::Left),
+        ("BRIDGE", Align::Left),
+        ("TYPE", Align::Left),
+        ("IFNAME", Align::Left),
+        ("NETNS", Align::Left),
+        ("VLAN", Align::Left),
+        ("MTU", Align::Right),
+        ("ADMIN", Align::Left),
+        ("OPER", Align::Left),
+        ("QUEUES", Align::Right),
+        ("MACS", Align::Right),
+        ("RX", Align::Right),
+        ("TX", Align::Right),
+        ("DROPS", Align::Right),
+    ]);
+    for p in ports {
+        let colour = match (p.admin, p.oper.as_str()) {
+            (AdminState::Down, _) => Some(YELLOW),
+            (AdminState::Up, "up") => None,
+            (AdminState::Up, _) => Some(RED),
+        };
+        let cells = [
+            p.name.to_string(),
+            p.bridge.to_string(),
+            kind(p),
+            p.ifname.clone(),
+            or_dash(p.netns.as_ref()),
+            vlan(p),
+            p.mtu.to_string(),
+            p.admin.to_string(),
+            p.oper.clone(),
+            p.queues.to_string(),
+            p.macs.to_string(),
+            p.rx.frames.to_string(),
+            p.tx.frames.to_string(),
+            p.drops.values().sum::<u64>().to_string(),
+        ];
+        table.coloured(colour, cells);
+    }
+    table.text()
+}
+
+pub(crate) fn port(p: &PortView) -> String {
+    let oper = match &p.reason {
+        Some(reason) => format!("{}: {reason}", p.oper),
+        None => p.oper.clone(),
+    };
+    let addresses: Vec<_> = p.address.iter().map(ToString::to_string).collect();
+    let limit = |n: u32| if n == 0 { "none".to_owned() } else { n.to_string() };
+    let traffic = |t: tapway_dataplane::api::Traffic| format!("{} frames, {} bytes", t.frames, t.bytes);
+    let mut lines = vec![
+        ("name", p.name.to_string()),
+        ("bridge", p.bridge.to_string()),
+        ("type", kind(p)),
+        ("ifname", p.ifname.clone()),
+        ("netns", or_dash(p.netns.as_ref())),
+        ("mac", or_dash(p.mac.as_ref())),
+        ("mtu", p.mtu.to_string()),
+        ("address", words(&addresses)),
+        ("admin", p.admin.to_string()),
+        ("oper", oper),
+        ("queues", p.queues.to_string()),
+        ("offload", words(&p.offload)),
+        ("persist", p.persist.to_string()),
+        ("vlan", vlan(p)),
+        ("learning", p.learning.to_string()),
+        ("flood", p.flood.to_string()),
+        ("bcast-flood", p.bcast_flood.to_string()),
+        ("mcast-flood", p.mcast_flood.to_string()),
+        ("hairpin", p.hairpin.to_string()),
+        ("isolated", p.isolated.to_string()),
+        ("locked", p.locked.to_string()),
+        ("mac-limit", limit(p.mac_limit)),
+        ("storm-limit", limit(p.storm_limit)),
+        ("secure", or_dash(p.secure.as_ref())),
+        ("macs", p.macs.to_string()),
+        ("rx", traffic(p.rx)),
+        ("tx", traffic(p.tx)),
+    ];
+    let drops: Vec<_> = p.drops.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
+    lines.push(("drops", if drops.is_empty() { "none".to_owned() } else { drops.join(", ") }));
+    pairs(&lines)
+}
+
+/// The word of a type, as on the command line.
+fn kind(p: &PortView) -> String {
+    clap::ValueEnum::to_possible_value(&p.kind).map_or_else(String::new, |v| v.get_name().to_owned())
+}
+
+/// The VLAN flags, as on the command line but for the dashes; `any` VLAN, unchanged, where there are none.
+fn vlan(p: &PortView) -> String {
+    let mut flags = Vec::new();
+    let mut flag = |name: &str, value: Option<String>| flags.extend(value.map(|v| format!("{name} {v}")));
+    flag("access", p.access.map(|v| v.to_string()));
+    flag("trunk", p.trunk.as_ref().map(ToString::to_string));
+    flag("native", p.native.map(|v| v.to_string()));
+    flag("qinq", p.qinq.map(|v| v.to_string()));
+    if flags.is_empty() { "any".to_owned() } else { flags.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use anstream::adapter::strip_str;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn view(more: Value) -> PortView {
+        let mut all = json!({
+            "name": "vm1", "bridge": "br0", "type": "tap", "ifname": "eth0", "mtu": 1500, "admin": "up",
+            "oper": "up", "queues": 2, "offload": ["vnet_hdr", "csum"], "persist": false, "learning": true,
+            "flood": true, "bcast_flood": true, "mcast_flood": true, "hairpin": false, "isolated": false,
+            "locked": false, "mac_limit": 0, "storm_limit": 1000, "macs": 1, "rx": { "frames": 5, "bytes": 300 },
+            "tx": { "frames": 6, "bytes": 360 }, "drops": { "runt": 2, "isolated": 1 }
+        });
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(all).unwrap()
+    }
+
+    #[test]
+    fn a_port_without_vlan_flags_carries_every_vlan_unchanged() {
+        assert_eq!(vlan(&view(json!({}))), "any");
+        assert_eq!(vlan(&view(json!({ "access": 10 }))), "access 10");
+        assert_eq!(vlan(&view(json!({ "trunk": "10,20-29", "native": 1 }))), "trunk 10,20-29 native 1");
+        assert_eq!(vlan(&view(json!({ "qinq": 100 }))), "qinq 100");
+    }
+
+    #[test]
+    fn a_port_that_should_be_up_and_is_not_stands_out() {
+        let down = view(json!({ "name": "vm2", "oper": "down", "netns": "blue" }));
+        let text = ports(&[view(json!({ "access": 10 })), down]);
+        assert_eq!(
+            strip_str(&text).to_string(),
+            "PORT  BRIDGE  TYPE  IFNAME  NETNS  VLAN        MTU  ADMIN  OPER  QUEUES  MACS  RX  TX  DROPS\n\
+             vm1   br0     tap   eth0    -      access 10  1500  up     up         2     1   5   6      3\n\
+             vm2   br0     tap   eth0    blue   any        1500  up     down       2     1   5   6      3\n"
+        );
+        assert!(text.lines().nth(2).unwrap().starts_with(RED) && !text.lines().nth(1).unwrap().contains(RED));
+    }
+
+    #[test]
+    fn one_port_shows_why_it_is_down_and_what_it_dropped() {
+        let p = view(
+            json!({ "oper": "down", "reason": "the interface is gone", "address": ["198.51.100.1/24"] }),
+        );
+        let text = strip_str(&port(&p)).to_string();
+        let has =
+            |name: &str, value: &str| assert!(text.contains(&format!("{name:11}  {value}\n")), "{text}");
+        has("oper", "down: the interface is gone");
+        has("address", "198.51.100.1/24");
+        has("mac-limit", "none");
+        has("storm-limit", "1000");
+        has("rx", "5 frames, 300 bytes");
+        has("drops", "isolated 1, runt 2");
+    }
+}

@@ -1,0 +1,302 @@
+//! From a command to a request, and from the reply to the page.
+
+use std::{
+    io::{self, IsTerminal as _, Read as _, Write as _},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use clap::CommandFactory as _;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tapway_dataplane::{
+    api::{self, BridgeView, DropView, FdbView, Plan, PortStatsView, PortView, Request},
+    config::PortOptions,
+};
+
+use crate::{
+    cli::{Apply, Bridge, Cli, Diff, Fdb, FdbFilter, Global, Noun, Port, PortSet, Status, Trace, Watch},
+    client::Client,
+    failure::Failure,
+    print,
+};
+
+/// How often `--watch` asks.
+const BEAT: Duration = Duration::from_secs(1);
+/// How often `status --wait` tries.
+const TRY_EVERY: Duration = Duration::from_millis(50);
+
+/// Does what the command says.
+pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
+    let tool = Tool { global: cli.global };
+    match cli.noun {
+        Noun::Status(args) => tool.status(&args),
+        Noun::Bridge(verb) => tool.bridge(verb),
+        Noun::Port(verb) => tool.port(verb),
+        Noun::Fdb(verb) => tool.fdb(verb),
+        Noun::Apply(args) => tool.apply(&args),
+        Noun::Export => tool.export(),
+        Noun::Diff(args) => tool.diff(&args),
+        Noun::Stats(args) => tool.stats(args),
+        Noun::Drops(args) => tool.drops(args),
+        Noun::Trace(args) => tool.trace(args),
+        Noun::Completion { shell } => tool.completion(shell),
+        Noun::Man { dir } => tool.man(&dir),
+    }
+}
+
+#[derive(Deserialize)]
+struct Changed {
+    changed: bool,
+}
+
+#[derive(Deserialize)]
+struct Bridges {
+    bridges: Vec<BridgeView>,
+}
+
+#[derive(Deserialize)]
+struct Ports {
+    ports: Vec<PortView>,
+}
+
+#[derive(Deserialize)]
+struct OnePort {
+    port: PortView,
+}
+
+#[derive(Deserialize)]
+struct Entries {
+    entries: Vec<FdbView>,
+}
+
+#[derive(Deserialize)]
+struct Flushed {
+    flushed: u64,
+}
+
+#[derive(Deserialize)]
+struct Exported {
+    topology: String,
+    config: Value,
+}
+
+#[derive(Deserialize)]
+struct Stats {
+    stats: Vec<PortStatsView>,
+}
+
+#[derive(Deserialize)]
+struct Drops {
+    drops: Vec<DropView>,
+}
+
+struct Tool {
+    global: Global,
+}
+
+impl Tool {
+    fn connect(&self) -> Result<Client, Failure> {
+        Client::connect(&self.global.socket, self.global.timeout)
+    }
+
+    fn ask<T: serde::de::DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {
+        self.connect()?.call(request)
+    }
+
+    /// Prints a document, or the text that says the same.
+    fn show(&self, document: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
+        if self.global.json {
+            let mut line = serde_json::to_vec(document).map_err(io::Error::from)?;
+            line.push(b'\n');
+            let mut out = io::stdout().lock();
+            out.write_all(&line)?;
+            out.flush()?;
+        } else {
+            let mut out = anstream::stdout().lock();
+            out.write_all(text().as_bytes())?;
+            out.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Asks for a change and says whether there was one; like iproute2 it says nothing where all went as asked.
+    fn change(&self, request: &Request) -> Result<(), Failure> {
+        let Changed { changed } = self.ask(request)?;
+        let text = if changed { String::new() } else { "nothing to change\n".to_owned() };
+        self.show(&json!({ "changed": changed }), || text)
+    }
+
+    fn status(&self, args: &Status) -> Result<(), Failure> {
+        let until = args.wait.map(|wait| Instant::now() + wait.duration());
+        let status: api::Status = loop {
+            match (self.ask(&Request::Status), until) {
+                (Err(Failure::NoDaemon { .. }), Some(until)) if Instant::now() < until => {
+                    std::thread::sleep(TRY_EVERY);
+                }
+                (answer, _) => break answer?,
+            }
+        };
+        self.show(&status, || print::status(&status))
+    }
+
+    fn bridge(&self, verb: Bridge) -> Result<(), Failure> {
+        match verb {
+            Bridge::Add(spec) => self.change(&Request::BridgeAdd(spec)),
+            Bridge::Set(spec) if spec.options == Default::default() => {
+                Err(Failure::Usage("nothing to set: give --ageing or --fdb-limit".to_owned()))
+            }
+            Bridge::Set(spec) => self.change(&Request::BridgeSet(spec)),
+            Bridge::Del { name } => self.change(&Request::BridgeDel { name }),
+            Bridge::List => {
+                let Bridges { mut bridges } = self.ask(&Request::BridgeList)?;
+                bridges.sort_by(|a, b| a.name.cmp(&b.name));
+                self.show(&bridges, || print::bridges(&bridges))
+            }
+        }
+    }
+
+    fn port(&self, verb: Port) -> Result<(), Failure> {
+        match verb {
+            Port::Add(spec) => self.change(&Request::PortAdd(spec)),
+            Port::Set(set) => {
+                if set.options == PortOptions::default() && set.unset.is_empty() {
+                    let text =
+                        "nothing to set: give a setting, or --unset; tapwayctl port set --help lists them";
+                    return Err(Failure::Usage(text.to_owned()));
+                }
+                let PortSet { name, options, unset } = *set;
+                self.change(&Request::PortSet { name, options: Box::new(options), unset })
+            }
+            Port::Del { name } => self.change(&Request::PortDel { name }),
+            Port::List => {
+                let Ports { mut ports } = self.ask(&Request::PortList)?;
+                ports.sort_by(|a, b| a.name.cmp(&b.name));
+                self.show(&ports, || print::ports(&ports))
+            }
+            Port::Show { name } => {
+                let OnePort { port } = self.ask(&Request::PortShow { name })?;
+                self.show(&port, || print::port(&port))
+            }
+        }
+    }
+
+    fn fdb(&self, verb: Fdb) -> Result<(), Failure> {
+        match verb {
+            Fdb::Add(spec) => self.change(&Request::FdbAdd(spec)),
+            Fdb::Del { mac, bridge, vlan } => self.change(&Request::FdbDel { mac, bridge, vlan }),
+            Fdb::List(FdbFilter { bridge, port, vlan }) => {
+                let request = Request::FdbList { bridge, port, vlan, cursor: None, limit: None };
+                let mut all = Vec::new();
+                self.connect()?.stream(&request, None, |page: Entries| {
+                    all.extend(page.entries);
+                    Ok(())
+                })?;
+                // An entry that moved between two pages is on both; the later one is true.
+                all.reverse();
+                let key = |e: &FdbView| (e.bridge.clone(), e.vlan, e.mac);
+                all.sort_by_cached_key(key);
+                all.dedup_by_key(|e| key(e));
+                self.show(&all, || print::fdb(&all))
+            }
+            Fdb::Flush(FdbFilter { bridge, port, vlan }) => {
+                let Flushed { flushed } = self.ask(&Request::FdbFlush { bridge, port, vlan })?;
+                let entries = if flushed == 1 { "entry" } else { "entries" };
+                self.show(&json!({ "changed": flushed > 0, "flushed": flushed }), || {
+                    format!("{flushed} {entries} forgotten\n")
+                })
+            }
+        }
+    }
+
+    fn apply(&self, args: &Apply) -> Result<(), Failure> {
+        let topology = read(&args.file)?;
+        let plan: Plan = self.ask(&Request::Apply { topology, dry_run: args.dry_run, prune: args.prune })?;
+        self.show(&plan, || print::plan(&plan))
+    }
+
+    fn diff(&self, args: &Diff) -> Result<(), Failure> {
+        let plan: Plan = self.ask(&Request::Diff { topology: read(&args.file)? })?;
+        self.show(&plan, || print::plan(&plan))
+    }
+
+    fn export(&self) -> Result<(), Failure> {
+        let Exported { topology, config } = self.ask(&Request::Export)?;
+        self.show(&config, || topology)
+    }
+
+    fn stats(&self, args: Watch) -> Result<(), Failure> {
+        let request = Request::Stats { port: args.port };
+        if !args.watch {
+            let Stats { stats } = self.ask(&request)?;
+            let rated = print::Rated::all(stats, &[], Duration::ZERO);
+            return self.show(&rated, || print::stats(&rated));
+        }
+        let (mut before, mut at) = (Vec::new(), Instant::now());
+        self.connect()?.stream(&request, Some(BEAT), |Stats { stats }| {
+            let rated = print::Rated::all(stats.clone(), &before, at.elapsed());
+            (before, at) = (stats, Instant::now());
+            self.redraw()?;
+            self.show(&rated, || print::stats(&rated))
+        })
+    }
+
+    fn drops(&self, args: Watch) -> Result<(), Failure> {
+        let request = Request::Drops { port: args.port };
+        if !args.watch {
+            let Drops { drops } = self.ask(&request)?;
+            return self.show(&drops, || print::drops(&drops));
+        }
+        self.connect()?.stream(&request, Some(BEAT), |Drops { drops }| {
+            self.redraw()?;
+            self.show(&drops, || print::drops(&drops))
+        })
+    }
+
+    /// Clears the terminal, if it is one.
+    fn redraw(&self) -> Result<(), Failure> {
+        let mut out = io::stdout();
+        if out.is_terminal() && !self.global.json {
+            out.write_all(b"\x1b[H\x1b[2J")?;
+        }
+        Ok(())
+    }
+
+    fn trace(&self, args: Trace) -> Result<(), Failure> {
+        let Trace { port, frame, vlan } = args;
+        let trace: api::Trace = self.ask(&Request::Trace { port, frame: frame.0, vlan })?;
+        self.show(&trace, || print::trace(&trace))
+    }
+
+    fn completion(&self, shell: clap_complete::Shell) -> Result<(), Failure> {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "tapwayctl", &mut script);
+        let script = String::from_utf8_lossy(&script).into_owned();
+        self.show(&json!({ "shell": shell.to_string(), "script": script }), || script.clone())
+    }
+
+    fn man(&self, dir: &Path) -> Result<(), Failure> {
+        fn write(cmd: &clap::Command, dir: &Path, pages: &mut Vec<PathBuf>) -> io::Result<()> {
+            pages.push(clap_mangen::Man::new(cmd.clone()).generate_to(dir)?);
+            cmd.get_subcommands().try_for_each(|sub| write(sub, dir, pages))
+        }
+        let mut cmd = Cli::command();
+        cmd.build();
+        let mut pages = Vec::new();
+        std::fs::create_dir_all(dir)
+            .and_then(|()| write(&cmd, dir, &mut pages))
+            .map_err(|e| Failure::Usage(format!("cannot write manual pages to {}: {e}", dir.display())))?;
+        self.show(&json!({ "pages": pages }), || format!("{} pages in {}\n", pages.len(), dir.display()))
+    }
+}
+
+/// The text of a file, or of standard input for `-`.
+fn read(file: &Path) -> Result<String, Failure> {
+    let text = if file == Path::new("-") {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(file)
+    };
+    text.map_err(|e| Failure::Usage(format!("cannot read {}: {e}", file.display())))
+}
