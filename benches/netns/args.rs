@@ -19,7 +19,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 5, env = "TAPWAY_BENCH_ROUNDS",
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) rounds: u16,
-    /// Measure only these subjects: tapway, tapway-2w, copy-loop, kernel-bridge, ovs, vde
+    /// Measure only these subjects: tapway, tapway-2w, copy-loop, kernel-bridge, ovs, ovs-tso, vde
     #[arg(long, value_name = "SUBJECT,…", value_delimiter = ',', env = "TAPWAY_BENCH_ONLY")]
     pub(crate) only: Vec<String>,
     /// Run only these workloads

@@ -1,4 +1,9 @@
 //! Round trip: one datagram there and back, nothing else under way.
+//!
+//! On a machine with few processors this number has more than one mode. A hop to a process on another processor costs
+//! an interrupt and often a wake from sleep, tens of microseconds in a virtual machine; when something else keeps the
+//! other processor busy the scheduler puts all on one, and the whole trip takes ten. Nothing is pinned, because a
+//! switch in service is not; compare only runs of a quiet machine, and look at the spread.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};

@@ -50,4 +50,9 @@ impl Summary {
         };
         Some(Self { median, min, max })
     }
+
+    /// Half the range as a fraction of the median; `None` where there is no range or nothing to relate it to.
+    pub(crate) fn spread(&self) -> Option<f64> {
+        (self.max > self.min && self.median > 0.0).then(|| (self.max - self.min) / (2.0 * self.median))
+    }
 }

@@ -18,6 +18,8 @@ pub(crate) fn run() -> Result<()> {
     ensure!(Summary::of(&[]).is_none());
     ensure!(Summary::of(&[3.0, 1.0, 2.0]) == Some(Summary { median: 2.0, min: 1.0, max: 3.0 }));
     ensure!(Summary::of(&[4.0, 1.0, 2.0, 3.0]).is_some_and(|summary| summary.median == 2.5));
+    ensure!(Summary::of(&[8.0, 10.0, 12.0]).and_then(|summary| summary.spread()) == Some(0.2));
+    ensure!(Summary::of(&[8.0]).is_some_and(|summary| summary.spread().is_none()));
     ensure!((FrameSize::Smallest.payload(), FrameSize::Largest.payload()) == (18, 1472));
     targets_are_judged_by_ratio_and_by_value()?;
     every_form_of_the_report_holds_the_numbers()?;

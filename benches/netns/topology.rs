@@ -108,12 +108,11 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn create() -> Result<Self> {
-        // The id tells runs apart for somebody who looks at a machine's process list; the names are private anyway.
-        let name = |part: &str| format!("tw-bench-{}-{part}", std::process::id());
+        // Plain names: the sandbox's `/run/netns` holds nobody else's.
         Ok(Self {
-            client: Netns::create(&name("client"))?,
-            server: Netns::create(&name("server"))?,
-            switch: Netns::create(&name("switch"))?,
+            client: Netns::create(End::Client.name())?,
+            server: Netns::create(End::Server.name())?,
+            switch: Netns::create("switch")?,
         })
     }
 

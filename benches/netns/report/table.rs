@@ -10,17 +10,14 @@ use crate::workload::Metric;
 pub(super) fn render(report: &Report<'_>) -> String {
     let mut text = String::new();
     let host = &report.host;
-    let _ = writeln!(
-        text,
-        "\nTapway, two namespaces on one machine: medians (smallest–largest) of {}",
-        report.method()
-    );
+    let _ = writeln!(text, "\nTapway, two namespaces on one machine: medians of {}", report.method());
     let _ = writeln!(
         text,
         "kernel {}, {} × {}, load {} at the start, commit {}, {}\n",
         host.kernel, host.cores, host.cpu, host.load, host.commit, host.date
     );
     text.push_str(&grid(&medians(report)));
+    text.push_str("  ±: half the range from the smallest to the largest sample, in percent of the median\n");
     for (name, version) in &report.subjects {
         let _ = writeln!(text, "  {name}: {version}");
     }
@@ -58,9 +55,8 @@ fn medians(report: &Report<'_>) -> Vec<Vec<String>> {
             .map(|(name, _)| match report.samples.summary(name, metric) {
                 None => "–".to_owned(),
                 Some(summary) => {
-                    let [median, min, max] =
-                        [summary.median, summary.min, summary.max].map(|v| metric.format(v));
-                    if min == max { median } else { format!("{median} ({min}–{max})") }
+                    let spread = summary.spread().map(|spread| format!(" ±{:.0}%", 100.0 * spread));
+                    metric.format(summary.median) + &spread.unwrap_or_default()
                 }
             })
             .collect();

@@ -39,7 +39,8 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
         Box::new(tapway::Tapway { name: TAPWAY_TWO_WORKERS, workers: 2 }),
         Box::new(copy_loop::CopyLoop),
         Box::new(kernel_bridge::KernelBridge),
-        Box::new(ovs::OpenVswitch),
+        Box::new(ovs::OpenVswitch { name: "ovs", tso: false }),
+        Box::new(ovs::OpenVswitch { name: "ovs-tso", tso: true }),
         Box::new(vde::VdeSwitch),
     ]
 }

@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::{Subject, Switch};
 use crate::host;
 use crate::process::{Process, run};
 use crate::topology::{End, INTERFACE, Site};
 
-const SOCKET: &str = "/run/bench-tapway.sock";
-const STATE: &str = "/run/bench-tapway-state";
+/// Socket and state of the daemon.
+const DIRECTORY: &str = "/run/bench-tapway";
+const SOCKET: &str = "/run/bench-tapway/tapway.sock";
 
 pub(crate) struct Tapway {
     pub(crate) name: &'static str,
@@ -71,12 +72,12 @@ pub(crate) struct Daemon {
 impl Daemon {
     pub(crate) fn start(site: &Site, workers: usize) -> Result<Self> {
         // Each daemon starts with no memory of the one before.
-        if Path::new(STATE).exists() {
-            std::fs::remove_dir_all(STATE)?;
+        if Path::new(DIRECTORY).exists() {
+            std::fs::remove_dir_all(DIRECTORY)?;
         }
-        std::fs::create_dir(STATE)?;
+        std::fs::create_dir(DIRECTORY).with_context(|| format!("creating {DIRECTORY}"))?;
         let mut command = site.switch.command(binary("tapwayd"));
-        command.args(["--socket", SOCKET, "--state-dir", STATE, "--workers", &workers.to_string()]);
+        command.args(["--socket", SOCKET, "--state-dir", DIRECTORY, "--workers", &workers.to_string()]);
         let mut daemon = Self { process: Process::start("tapwayd", &mut command)? };
         daemon.process.wait_until("socket", || Path::new(SOCKET).exists())?;
         daemon.ctl(&["status", "--wait", "5s"])?;
