@@ -1,0 +1,128 @@
+//! The namespace bench: what a frame costs end to end, beside the other switches one could use instead.
+//!
+//! One run joins two namespaces (`client`, `server`) by each subject in turn, measures the same workloads with real
+//! kernel stacks at both ends, and writes a table, `target/bench/netns.json` and `target/bench/netns.svg`.
+//! Rounds are interleaved (round 1 of every subject, then round 2 of every subject, the order rotated) so that a
+//! machine that gets slower or faster during the run does so for everybody.
+//!
+//! ```text
+//!   netns "client"            netns "switch"             netns "server"
+//!   eth0 198.51.100.1  ──────  one subject  ──────  eth0 198.51.100.2
+//! ```
+//!
+//! A number never fails the run; a subject that is installed and cannot be measured does.
+//! The method is described in `docs/benchmarks.md`. A new peer is one file in `subjects/`, a new workload one variant
+//! in `workload.rs`.
+
+mod args;
+mod copy_loop;
+mod host;
+mod idle;
+mod parts;
+mod process;
+mod report;
+mod round_trip;
+mod samples;
+mod sandbox;
+mod self_check;
+mod subjects;
+mod sys;
+mod targets;
+mod tcp;
+mod topology;
+mod udp;
+mod workload;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+
+use args::Args;
+use samples::Samples;
+use subjects::Subject;
+use workload::Workload;
+
+fn main() -> ExitCode {
+    let given: Vec<_> = std::env::args_os().skip(1).collect();
+    let result = if given.first().is_some_and(|word| word == parts::WORD) {
+        parts::main().map(|()| ExitCode::SUCCESS)
+    } else if !given.iter().any(|word| word == "--bench") {
+        // `cargo test --benches` runs the binary without `--bench`: check what needs no namespace, and be done.
+        self_check::run().map(|()| ExitCode::SUCCESS)
+    } else {
+        let args = Args::parse();
+        if args.inside { bench(&args) } else { sandbox::enter(&given) }
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("netns: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// The whole run, already inside the sandbox.
+fn bench(args: &Args) -> Result<ExitCode> {
+    sandbox::settle()?;
+    let host = host::Host::read();
+    let mut failures = Vec::new();
+    let mut subjects: Vec<Box<dyn Subject>> = subjects::all();
+    if !args.only.is_empty() {
+        args.check_names(&subjects)?;
+        subjects.retain(|subject| args.only.iter().any(|name| name == subject.name()));
+    }
+    subjects.retain(|subject| match subject.missing() {
+        Some(why) => {
+            eprintln!("skipped: {}: {why}", subject.name());
+            false
+        }
+        None => true,
+    });
+
+    let mut samples = Samples::default();
+    for round in 0..args.rounds() {
+        for turn in 0..subjects.len() {
+            let subject = &subjects[(turn + round) % subjects.len()];
+            eprintln!("round {} of {}: {}", round + 1, args.rounds(), subject.name());
+            if let Err(error) = run_round(subject.as_ref(), args, &mut samples) {
+                eprintln!("failed: {}: {error:#}", subject.name());
+                failures.push(format!("{}, round {}: {error:#}", subject.name(), round + 1));
+            }
+        }
+    }
+    if args.workloads().contains(&Workload::Idle)
+        && let Some(tapway) = subjects.iter().find(|subject| subject.name() == subjects::TAPWAY)
+    {
+        eprintln!("idle: {} with {} ports", tapway.name(), idle::PORTS);
+        if let Err(error) = idle::measure(args.idle_time(), &mut samples) {
+            eprintln!("failed: idle: {error:#}");
+            failures.push(format!("idle: {error:#}"));
+        }
+    }
+
+    let names: Vec<_> = subjects.iter().map(|subject| (subject.name(), subject.version())).collect();
+    let report = report::Report { host, args, subjects: names, samples, failures };
+    print!("{}", report.table());
+    let directory = host::target_directory()?.join("bench");
+    std::fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
+    report.write_json(&directory.join("netns.json"))?;
+    report.write_svg(&directory.join("netns.svg"))?;
+    println!("\nwritten: {0}/netns.json, {0}/netns.svg", directory.display());
+    Ok(if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One subject, started afresh: what another subject left in caches or memory is not measured, and no idle peer
+/// takes time from the one on trial.
+fn run_round(subject: &dyn Subject, args: &Args, samples: &mut Samples) -> Result<()> {
+    let site = topology::Site::create()?;
+    let switch = subject.start(&site).context("starting it")?;
+    round_trip::wait_connected(&site).context("first echo through it")?;
+    for workload in args.workloads() {
+        workload
+            .measure(subject.name(), &site, &switch, args.duration(), samples)
+            .with_context(|| format!("workload {}", workload.name()))?;
+    }
+    if let Some(bytes) = switch.resident_memory()? {
+        samples.push(subject.name(), workload::Metric::Memory, bytes as f64 / f64::from(1 << 20));
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! The switches on trial, one file each.
+//!
+//! A subject is given a [`Site`] and joins its two hosts; what it needs running for that is its [`Switch`].
+//! Every subject runs with the defaults of its author, save what its file says.
+
+mod copy_loop;
+mod kernel_bridge;
+mod ovs;
+pub(crate) mod tapway;
+mod vde;
+
+use anyhow::Result;
+
+use crate::process::{Process, installed};
+use crate::topology::Site;
+
+pub(crate) const TAPWAY: &str = "tapway";
+pub(crate) const TAPWAY_TWO_WORKERS: &str = "tapway-2w";
+
+/// One way to join the two hosts.
+pub(crate) trait Subject {
+    /// Name in tables, files and on the command line.
+    fn name(&self) -> &'static str;
+
+    /// Why it cannot be measured on this machine, if so.
+    fn missing(&self) -> Option<String>;
+
+    /// What exactly was measured, for the report.
+    fn version(&self) -> String;
+
+    /// Joins the hosts: on return each has its `eth0`, up and with its address.
+    fn start(&self, site: &Site) -> Result<Switch>;
+}
+
+/// All subjects, in the order of the report.
+pub(crate) fn all() -> Vec<Box<dyn Subject>> {
+    vec![
+        Box::new(tapway::Tapway { name: TAPWAY, workers: 1 }),
+        Box::new(tapway::Tapway { name: TAPWAY_TWO_WORKERS, workers: 2 }),
+        Box::new(copy_loop::CopyLoop),
+        Box::new(kernel_bridge::KernelBridge),
+        Box::new(ovs::OpenVswitch { name: "ovs", tso: false }),
+        Box::new(ovs::OpenVswitch { name: "ovs-tso", tso: true }),
+        Box::new(vde::VdeSwitch),
+    ]
+}
+
+/// The processes a subject consists of, in the order they were started; ended in the opposite order.
+#[derive(Debug, Default)]
+pub(crate) struct Switch {
+    processes: Vec<Process>,
+}
+
+impl Switch {
+    pub(crate) fn of(processes: impl IntoIterator<Item = Process>) -> Self {
+        Self { processes: processes.into_iter().collect() }
+    }
+
+    /// Processor time used so far, in seconds; `None` for a switch inside the kernel.
+    pub(crate) fn cpu_seconds(&self) -> Result<Option<f64>> {
+        if self.processes.is_empty() {
+            return Ok(None);
+        }
+        self.processes.iter().map(Process::cpu_seconds).sum::<Result<f64>>().map(Some)
+    }
+
+    /// Resident memory in bytes; `None` for a switch inside the kernel.
+    pub(crate) fn resident_memory(&self) -> Result<Option<u64>> {
+        if self.processes.is_empty() {
+            return Ok(None);
+        }
+        self.processes.iter().map(Process::resident_memory).sum::<Result<u64>>().map(Some)
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        while let Some(process) = self.processes.pop() {
+            drop(process);
+        }
+    }
+}
+
+/// The first of some programs that is not installed, as a reason to skip a subject.
+fn first_missing(programs: &[&str], package: &str) -> Option<String> {
+    let program = programs.iter().find(|program| !installed(program))?;
+    Some(format!("no {program} on this machine (package {package})"))
+}
