@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod counters;
 
+pub mod daemon;
 pub mod engine;
 pub mod fdb;
 pub mod forward;

@@ -1,2 +1,46 @@
-//! The dataplane daemon.
-fn main() {}
+//! `tapwayd`: arguments, log, and then [`daemon::run`].
+
+use std::{num::NonZeroUsize, path::PathBuf, process::ExitCode, thread};
+
+use clap::Parser;
+use tapway_dataplane::daemon::{self, Settings};
+use tracing_subscriber::EnvFilter;
+
+/// More workers than this are only made when asked for: a switch is rarely alone on its host.
+const MOST_DEFAULT_WORKERS: usize = 4;
+
+/// The dataplane daemon of Tapway, a userspace software switch.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Example: tapwayd --config /etc/tapway.toml --workers 2")]
+struct Arguments {
+    /// Topology file to begin with
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where to listen for tapwayctl
+    #[arg(long, value_name = "PATH", env = "TAPWAY_SOCKET", default_value = "/run/tapway/tapway.sock")]
+    socket: PathBuf,
+    /// Worker threads, 1 to 64 [default: one a processor, at most 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    workers: Option<u16>,
+    /// What to log: error, warn, info, debug, or a tracing filter
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    log: EnvFilter,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(arguments.log)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let workers = arguments.workers.map_or(processors.min(MOST_DEFAULT_WORKERS), usize::from);
+    match daemon::run(&Settings { socket: arguments.socket, config: arguments.config, workers }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tapwayd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

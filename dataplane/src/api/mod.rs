@@ -4,9 +4,9 @@
 //! `io.tapway.varlink` beside this file says the same in the form that other clients read, and a test compares them.
 //! Knows nothing of how the engine does it.
 
-mod plan;
 mod call;
 pub mod hex;
+mod plan;
 
 use std::{collections::BTreeMap, net::IpAddr};
 

@@ -147,7 +147,7 @@ pub struct PortOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queues: Option<u16>,
     /// Keep the interface when the daemon ends [default: off]
-    #[arg(long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on", help_heading = "Type tap")]
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on", help_heading = "Type tap")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persist: Option<OnOff>,
     /// Checksum and segmentation offload between switch and kernel [default: on]

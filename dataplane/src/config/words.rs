@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use crate::port::Netns;
-pub use crate::wire::VlanList;
 use crate::wire::MacAddr;
+pub use crate::wire::VlanList;
 
 /// A text that is not what a flag or key takes; the message says what it takes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

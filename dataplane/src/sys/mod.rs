@@ -6,4 +6,5 @@
 //! poll, setns) is called there and not repeated here.
 
 pub mod netns;
+pub mod signal;
 pub mod tun;

@@ -24,7 +24,7 @@ use rustix::{
 
 pub use super::netns::Netns;
 pub use error::TapError;
-pub use negotiate::words as offload_words;
+pub use negotiate::{Features, words as offload_words};
 pub use queue::TapQueue;
 
 use crate::{

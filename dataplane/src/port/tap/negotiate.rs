@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::{Tap, TapOptions, offload_words};
 use crate::{frame::Caps, sys::tun};
 
 const ALL: Caps = Caps::ALL;
@@ -60,6 +61,34 @@ pub fn words(caps: &Caps) -> Vec<&'static str> {
     .into_iter()
     .filter_map(|(has, word)| has.then_some(word))
     .collect()
+}
+
+/// What this kernel offers to TAP ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// In words: `tun`, `multi_queue`, `vnet_hdr`, `csum`, `tso4`, `tso6`, `tso_ecn`, `uso`.
+    pub found: Vec<String>,
+    /// Those it does not have.
+    pub missing: Vec<String>,
+}
+
+impl Features {
+    /// Tries them on a TAP that lives no longer than the question.
+    pub fn probe() -> Self {
+        let caps = |queues| Tap::open(&TapOptions { queues, ..TapOptions::default() }).map(|tap| *tap.caps());
+        let multi_queue = caps(2);
+        let found = multi_queue.as_ref().map_or_else(|_| caps(1), |caps| Ok(*caps));
+        let words = offload_words(&found.as_ref().map_or(Caps::NONE, |caps| *caps));
+        let all = [("tun", found.is_ok()), ("multi_queue", multi_queue.is_ok())];
+        let all = all
+            .into_iter()
+            .chain(offload_words(&Caps::ALL).into_iter().map(|word| (word, words.contains(&word))));
+        let mut features = Self::default();
+        for (word, has) in all {
+            if has { &mut features.found } else { &mut features.missing }.push(word.to_owned());
+        }
+        features
+    }
 }
 
 #[cfg(test)]

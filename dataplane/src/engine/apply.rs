@@ -1,0 +1,83 @@
+//! Topology files: what differs, all of it or nothing, and the way back into a file.
+
+use super::Engine;
+use crate::{
+    api::{Plan, Refusal, Reply},
+    config::{BridgeSpec, Change, FdbSpec, Mistake, SourceLines, Topology, plan},
+};
+
+impl Engine {
+    /// What runs, as a file would say it.
+    fn running(&self) -> Topology {
+        let bridge = |(name, state): (&_, &super::BridgeState)| BridgeSpec {
+            name: Clone::clone(name),
+            options: state.options.clone(),
+        };
+        Topology {
+            bridge: self.bridges.iter().map(bridge).collect(),
+            port: self.ports.values().map(|state| state.spec.clone()).collect(),
+            fdb: self.fdb_specs(),
+        }
+    }
+
+    pub(super) fn export(&self) -> Reply {
+        let config = self.running();
+        Reply::Exported { topology: config.to_toml(), config }
+    }
+
+    pub(super) fn apply(&mut self, text: &str, dry_run: bool, prune: bool) -> Result<Reply, Refusal> {
+        let (desired, lines) = Topology::parse(text).map_err(|mistakes| Refusal::Topology { mistakes })?;
+        let changes = plan(&self.running(), &desired, prune, self.workers.len() as u16);
+        let steps = changes.iter().map(Into::into).collect();
+        if !dry_run {
+            self.carry_out(&changes, &lines)?;
+        }
+        Ok(Reply::Plan(Plan { steps, applied: !dry_run }))
+    }
+
+    /// Does all of it, or undoes what it has done.
+    fn carry_out(&mut self, changes: &[Change], lines: &SourceLines) -> Result<(), Refusal> {
+        for (done, change) in changes.iter().enumerate() {
+            let Err(refusal) = self.carry_out_one(change) else { continue };
+            for back in changes[..done].iter().rev().map(Change::undo) {
+                if let Err(error) = self.carry_out_one(&back) {
+                    tracing::error!(%error, "a step of a failed apply could not be undone");
+                }
+            }
+            let line = line_of(change, lines).unwrap_or(0);
+            return Err(Refusal::Topology { mistakes: vec![Mistake { line, message: refusal.to_string() }] });
+        }
+        Ok(())
+    }
+
+    fn carry_out_one(&mut self, change: &Change) -> Result<(), Refusal> {
+        match change {
+            Change::AddBridge(spec) => self.bridge_add(spec).map(drop),
+            Change::SetBridge { new, .. } => self.bridge_replace(&new.name, &new.options).map(drop),
+            Change::DelBridge(spec) => self.bridge_del(&spec.name),
+            Change::AddPort(spec) => self.port_add(spec).map(drop),
+            Change::SetPort { new, .. } => self.port_replace(&new.name, &new.options).map(drop),
+            Change::DelPort { port, .. } => self.port_del(&port.name),
+            Change::AddFdb(spec) => self.fdb_add(spec).map(drop),
+            Change::SetFdb { new, .. } => self.fdb_put(new),
+            Change::DelFdb(FdbSpec { mac, bridge, vlan, .. }) => self.fdb_del(*mac, bridge, *vlan),
+        }
+    }
+
+    /// Sets an entry whatever stood there.
+    fn fdb_put(&mut self, spec: &FdbSpec) -> Result<(), Refusal> {
+        self.fdb_del(spec.mac, &spec.bridge, spec.vlan)?;
+        self.fdb_add(spec).map(drop)
+    }
+}
+
+/// Where in the file stands what a change is about; a removal is about what does not.
+fn line_of(change: &Change, lines: &SourceLines) -> Option<u32> {
+    match change {
+        Change::AddBridge(b) | Change::SetBridge { new: b, .. } => lines.line("bridge", b.name.as_str()),
+        Change::AddPort(p) => lines.line("port", p.name.as_str()),
+        Change::SetPort { new: p, .. } => lines.line("port", p.name.as_str()),
+        Change::AddFdb(f) | Change::SetFdb { new: f, .. } => lines.line("fdb", &f.key()),
+        Change::DelBridge(_) | Change::DelPort { .. } | Change::DelFdb(_) => None,
+    }
+}

@@ -1,0 +1,113 @@
+//! Bridges: add, set, delete.
+
+use std::sync::Arc;
+
+use super::{Engine, free_place, invalid, not_found, place};
+use crate::{
+    api::Refusal,
+    config::{BridgeName, BridgeOptions, BridgeSpec},
+    fdb::Fdb,
+    index::BridgeIdx,
+    snapshot,
+};
+
+/// A bridge.
+#[derive(Debug)]
+pub(super) struct BridgeState {
+    pub(super) idx: BridgeIdx,
+    pub(super) options: BridgeOptions,
+    pub(super) fdb: Arc<Fdb>,
+    /// What the snapshot has of it; `None` where something has changed since.
+    pub(super) compiled: Option<Arc<snapshot::Bridge>>,
+}
+
+impl Engine {
+    pub(super) fn bridge_add(&mut self, spec: &BridgeSpec) -> Result<bool, Refusal> {
+        check(spec)?;
+        if let Some(state) = self.bridges.get(&spec.name) {
+            let running = BridgeSpec { name: spec.name.clone(), options: state.options.clone() };
+            let difference = running.difference(spec);
+            return if difference.is_empty() {
+                Ok(false)
+            } else {
+                Err(Refusal::Exists {
+                    kind: "bridge",
+                    name: spec.name.to_string(),
+                    difference: difference.join(", "),
+                })
+            };
+        }
+        let at = free_place(&self.bridge_names);
+        let idx = BridgeIdx(
+            u16::try_from(at)
+                .map_err(|_| invalid("bridge", &spec.name, "there are 65,536 bridges, no more fit"))?,
+        );
+        let fdb = table(&spec.name, &spec.options)?;
+        place(&mut self.bridge_names, at, spec.name.clone());
+        let state = BridgeState { idx, options: spec.options.clone(), fdb, compiled: None };
+        self.bridges.insert(spec.name.clone(), state);
+        self.publish();
+        Ok(true)
+    }
+
+    pub(super) fn bridge_set(&mut self, spec: &BridgeSpec) -> Result<bool, Refusal> {
+        check(spec)?;
+        let state = self.bridge(&spec.name)?;
+        let merged = state.options.merge(&spec.options);
+        self.bridge_replace(&spec.name, &merged)
+    }
+
+    /// Gives a bridge other options; says whether anything changed.
+    pub(super) fn bridge_replace(
+        &mut self,
+        name: &BridgeName,
+        options: &BridgeOptions,
+    ) -> Result<bool, Refusal> {
+        let now = self.clock.now();
+        let state = self.bridges.get_mut(name).ok_or_else(|| not_found("bridge", name))?;
+        let before = std::mem::replace(&mut state.options, options.clone());
+        if options.fdb_limit_or_default() != before.fdb_limit_or_default() {
+            let new = table(name, options).inspect_err(|_| state.options = before.clone())?;
+            let old = std::mem::replace(&mut state.fdb, Arc::clone(&new));
+            old.copy_into(&new, now);
+            state.compiled = None;
+            self.publish();
+            // What workers have learned into the old table while they still worked with it.
+            old.copy_into(&new, now);
+        } else {
+            self.publish();
+        }
+        let spec = |options: &BridgeOptions| BridgeSpec { name: name.clone(), options: options.clone() };
+        Ok(!spec(&before).difference(&spec(options)).is_empty())
+    }
+
+    pub(super) fn bridge_del(&mut self, name: &BridgeName) -> Result<(), Refusal> {
+        let idx = self.bridge(name)?.idx;
+        let ports: Vec<&str> =
+            self.ports.values().filter(|p| p.spec.bridge == *name).map(|p| p.spec.name.as_str()).collect();
+        if !ports.is_empty() {
+            let by = match ports.as_slice() {
+                [one] => format!("it has port {one}"),
+                [first, rest @ ..] => format!("it has port {first} and {} more", rest.len()),
+                [] => String::new(),
+            };
+            return Err(Refusal::InUse { kind: "bridge", name: name.to_string(), by });
+        }
+        self.bridges.remove(name);
+        self.publish();
+        self.bridge_names[idx.at()] = None;
+        Ok(())
+    }
+}
+
+/// An empty FDB as large as the options say.
+fn table(name: &BridgeName, options: &BridgeOptions) -> Result<Arc<Fdb>, Refusal> {
+    Fdb::new(options.fdb_limit_or_default()).map(Arc::new).map_err(|e| invalid("bridge", name, e))
+}
+
+fn check(spec: &BridgeSpec) -> Result<(), Refusal> {
+    match spec.check().as_slice() {
+        [] => Ok(()),
+        mistakes => Err(invalid("bridge", &spec.name, mistakes.join("; "))),
+    }
+}

@@ -1,0 +1,54 @@
+//! From names to indices: the snapshot of what the engine holds.
+
+use std::sync::Arc;
+
+use super::{Engine, bridges::BridgeState, ports::PortState};
+use crate::{
+    bridge::{Member, Members},
+    snapshot::{Bridge, Port, Snapshot},
+};
+
+impl Engine {
+    /// The snapshot after the one that runs. Bridges whose ports have not changed are taken over as they are.
+    pub(super) fn compile(&mut self) -> Snapshot {
+        let mut ports: Vec<Option<Port>> = vec![None; self.port_names.len()];
+        for state in self.ports.values() {
+            if let Some(bridge) = self.bridges.get(&state.spec.bridge) {
+                ports[state.idx.at()] = Some(state.compile(bridge));
+            }
+        }
+        let mut bridges = vec![None; self.bridge_names.len()];
+        for (name, state) in &mut self.bridges {
+            let compiled = state.compiled.take().unwrap_or_else(|| {
+                let of_bridge: Vec<(&PortState, &Port)> = self
+                    .ports
+                    .values()
+                    .filter(|p| p.spec.bridge == *name)
+                    .filter_map(|p| Some((p, ports[p.idx.at()].as_ref()?)))
+                    .collect();
+                Arc::new(state.compile(&of_bridge))
+            });
+            state.compiled = Some(Arc::clone(&compiled));
+            bridges[state.idx.at()] = Some(compiled);
+        }
+        Snapshot { generation: self.snapshot.generation + 1, bridges, ports }
+    }
+}
+
+impl BridgeState {
+    fn compile(&self, ports: &[(&PortState, &Port)]) -> Bridge {
+        let named = ports.iter().flat_map(|(_, port)| port.vlan.named());
+        let members = Members::new(ports, named, |(state, port), vlan| {
+            // A port that is down is no member: what is flooded goes past it without being counted as lost.
+            let tagged = port.vlan.tags(vlan).filter(|_| port.is_up())?;
+            let options = &state.spec.options;
+            let classes = Member::classes(
+                options.bcast_flood_or_default().0,
+                options.mcast_flood_or_default().0,
+                options.flood_or_default().0,
+            );
+            Some(Member { port: state.idx, tagged, classes, isolated: port.isolated })
+        });
+        Bridge { fdb: Arc::clone(&self.fdb), members }
+    }
+}

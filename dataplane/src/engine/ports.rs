@@ -1,0 +1,239 @@
+//! Ports: add, set, delete, and what becomes of them when their device does.
+
+use std::sync::Arc;
+
+use super::{Backend, Engine, Opened, bridges::BridgeState, free_place, invalid, not_found, place};
+use crate::{
+    api::Refusal,
+    bridge::{Secure, Storm, VlanMode},
+    config::{AdminState, PortName, PortOptions, PortSpec},
+    counters::PortStats,
+    fdb::{Flush, FlushKinds},
+    index::PortIdx,
+    snapshot,
+};
+
+/// Whether what is behind a port is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Oper {
+    Up,
+    /// It is not, for this reason.
+    Down(String),
+}
+
+/// A port.
+#[derive(Debug)]
+pub(super) struct PortState {
+    pub(super) idx: PortIdx,
+    pub(super) spec: PortSpec,
+    pub(super) backend: Box<dyn Backend>,
+    pub(super) queues: u16,
+    pub(super) oper: Oper,
+    pub(super) stats: Arc<PortStats>,
+    storm: Option<Arc<Storm>>,
+    secure: Option<Arc<Secure>>,
+}
+
+fn storm(options: &PortOptions) -> Option<Arc<Storm>> {
+    let limit = options.storm_limit_or_default();
+    (limit > 0).then(|| Arc::new(Storm::new(limit)))
+}
+
+fn secure(options: &PortOptions) -> Option<Arc<Secure>> {
+    options.secure.as_ref().map(|s| Arc::new(Secure { mac: s.mac, ips: s.ip.clone().into() }))
+}
+
+fn vlan_mode(options: &PortOptions) -> VlanMode {
+    match (options.access, &options.trunk, options.qinq) {
+        (Some(vid), _, _) => VlanMode::Access(vid),
+        (None, Some(list), _) => VlanMode::Trunk { tagged: Arc::new(list.clone()), native: options.native },
+        (None, None, Some(vid)) => VlanMode::Qinq(vid),
+        (None, None, None) => VlanMode::Transparent,
+    }
+}
+
+impl PortState {
+    /// What the packet path is to know of the port.
+    pub(super) fn compile(&self, bridge: &BridgeState) -> snapshot::Port {
+        let options = &self.spec.options;
+        snapshot::Port {
+            bridge: bridge.idx,
+            vlan: vlan_mode(options),
+            admin_up: options.admin_or_default() == AdminState::Up,
+            oper_up: self.oper == Oper::Up,
+            // An ageing time of zero means that nothing is remembered (br_fdb_update).
+            learning: options.learning_or_default().0 && bridge.options.ageing_or_default().0 > 0,
+            hairpin: options.hairpin_or_default().0,
+            isolated: options.isolated_or_default().0,
+            locked: options.locked_or_default().0,
+            mac_limit: options.mac_limit_or_default(),
+            mtu: options.mtu_or_default(),
+            caps: self.backend.caps(),
+            storm: self.storm.clone(),
+            secure: self.secure.clone(),
+            stats: Arc::clone(&self.stats),
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn port_add(&mut self, spec: &PortSpec) -> Result<bool, Refusal> {
+        check(spec)?;
+        let workers = self.workers.len() as u16;
+        if let Some(state) = self.ports.get(&spec.name) {
+            let difference = state.spec.difference(spec, workers);
+            return if difference.is_empty() {
+                Ok(false)
+            } else {
+                Err(Refusal::Exists {
+                    kind: "port",
+                    name: spec.name.to_string(),
+                    difference: difference.join(", "),
+                })
+            };
+        }
+        self.bridge(&spec.bridge)?;
+        let at = free_place(&self.port_names);
+        let idx = PortIdx(
+            u16::try_from(at)
+                .map_err(|_| invalid("port", &spec.name, "there are 65,536 ports, no more fit"))?,
+        );
+        let queues = spec.queues_or_default(workers);
+        let kernel = |e: &dyn ToString| Refusal::Kernel {
+            kind: "port",
+            name: spec.name.to_string(),
+            reason: e.to_string(),
+        };
+        let Opened { backend, queues: opened } = self.opener.open(spec, queues).map_err(|e| kernel(&e))?;
+        let queues = opened.len() as u16;
+        self.workers.attach(idx, opened).map_err(|e| kernel(&e))?;
+        place(&mut self.port_names, at, spec.name.clone());
+        let state = PortState {
+            idx,
+            spec: spec.clone(),
+            backend,
+            queues,
+            oper: Oper::Up,
+            stats: Arc::new(PortStats::new(self.workers.len())),
+            storm: storm(&spec.options),
+            secure: secure(&spec.options),
+        };
+        tracing::info!(port = %spec.name, bridge = %spec.bridge, ifname = state.backend.ifname(), queues, "port added");
+        self.ports.insert(spec.name.clone(), state);
+        self.touch_bridge_of(&spec.name);
+        self.publish();
+        Ok(true)
+    }
+
+    pub(super) fn port_set(
+        &mut self,
+        name: &PortName,
+        options: &PortOptions,
+        unset: &[String],
+    ) -> Result<bool, Refusal> {
+        let merged =
+            self.port(name)?.spec.options.merge(options, unset).map_err(|e| invalid("port", name, e))?;
+        self.port_replace(name, &merged)
+    }
+
+    /// Gives a port other options; says whether anything changed.
+    pub(super) fn port_replace(&mut self, name: &PortName, options: &PortOptions) -> Result<bool, Refusal> {
+        let workers = self.workers.len() as u16;
+        let state = self.ports.get_mut(name).ok_or_else(|| not_found("port", name))?;
+        let spec = PortSpec { options: options.clone(), ..state.spec.clone() };
+        check(&spec)?;
+        let fixed = state.spec.immutable_differences(&spec, workers);
+        if !fixed.is_empty() {
+            let reason = format!(
+                "{} cannot be changed while the port exists; delete it and add it again",
+                fixed.join(", ")
+            );
+            return Err(invalid("port", name, reason));
+        }
+        let changed = !state.spec.difference(&spec, workers).is_empty();
+        if let Err(error) = state.backend.change(&state.spec.options, &spec.options) {
+            // What was changed before the error goes back; if that fails too, the first error is the one to tell.
+            let _ = state.backend.change(&spec.options, &state.spec.options);
+            return Err(Refusal::Kernel { kind: "port", name: name.to_string(), reason: error.to_string() });
+        }
+        let before = std::mem::replace(&mut state.spec, spec);
+        if state.spec.options.storm_limit != before.options.storm_limit {
+            state.storm = storm(&state.spec.options);
+        }
+        state.secure = secure(&state.spec.options);
+        let moved = vlan_mode(&state.spec.options) != vlan_mode(&before.options)
+            || state.spec.options.admin_or_default() == AdminState::Down;
+        self.touch_bridge_of(name);
+        self.publish();
+        if moved {
+            self.forget_learned(name);
+        }
+        Ok(changed)
+    }
+
+    pub(super) fn port_del(&mut self, name: &PortName) -> Result<(), Refusal> {
+        self.port(name)?;
+        self.touch_bridge_of(name);
+        let Some(state) = self.ports.remove(name) else { return Err(not_found("port", name)) };
+        // No worker sends to it any more once this returns, nor learns an address on it.
+        self.publish();
+        self.workers.detach(state.idx);
+        if let Some(bridge) = self.bridges.get(&state.spec.bridge) {
+            bridge.fdb.flush(&Flush { port: Some(state.idx), kinds: FlushKinds::All, ..Flush::default() });
+        }
+        self.port_names[state.idx.at()] = None;
+        tracing::info!(port = %name, "port deleted");
+        if let Err(error) = state.backend.destroy() {
+            tracing::warn!(port = %name, %error, "the port is deleted, its interface is not");
+        }
+        Ok(())
+    }
+
+    /// Looks whether what is behind a port is there, and acts when that has changed.
+    pub(super) fn check_health(&mut self, name: &PortName) {
+        let Some(state) = self.ports.get_mut(name) else { return };
+        let oper = match state.backend.health() {
+            Ok(()) => Oper::Up,
+            Err(reason) => Oper::Down(reason),
+        };
+        if oper == state.oper {
+            return;
+        }
+        match &oper {
+            Oper::Up => tracing::info!(port = %name, "port is up"),
+            Oper::Down(reason) => tracing::warn!(port = %name, reason, "port is down"),
+        }
+        let down = oper != Oper::Up;
+        state.oper = oper;
+        self.touch_bridge_of(name);
+        self.publish();
+        if down {
+            self.forget_learned(name);
+        }
+    }
+
+    /// The bridge of a port must be compiled again.
+    fn touch_bridge_of(&mut self, name: &PortName) {
+        if let Some(state) = self.ports.get(name)
+            && let Some(bridge) = self.bridges.get_mut(&state.spec.bridge)
+        {
+            bridge.compiled = None;
+        }
+    }
+
+    /// Its stations are heard of again soon enough, in whatever VLAN they are in now.
+    fn forget_learned(&self, name: &PortName) {
+        if let Some(state) = self.ports.get(name)
+            && let Some(bridge) = self.bridges.get(&state.spec.bridge)
+        {
+            bridge.fdb.flush(&Flush { port: Some(state.idx), ..Flush::default() });
+        }
+    }
+}
+
+fn check(spec: &PortSpec) -> Result<(), Refusal> {
+    match spec.check().as_slice() {
+        [] => Ok(()),
+        mistakes => Err(invalid("port", &spec.name, mistakes.join("; "))),
+    }
+}

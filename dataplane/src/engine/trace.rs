@@ -1,0 +1,130 @@
+//! What the switch would do with a frame: the packet path itself, on the state that runs, with somebody watching.
+
+use super::{Engine, invalid};
+use crate::{
+    api::{Refusal, Trace, TraceOutput, TraceStep},
+    bridge::Class,
+    config::PortName,
+    counters::{DropReason, Side},
+    fdb::{Dest, Learn, LearnRefusal},
+    forward::{Env, Scratch, Step, TxPlan, forward},
+    frame::{Batch, Offload},
+    index::PortIdx,
+    wire::{EtherType, Tag, Tci, Vid, ethernet::ADDRS_LEN},
+};
+
+impl Engine {
+    pub(super) fn trace(&self, name: &PortName, frame: &[u8], vlan: Option<Vid>) -> Result<Trace, Refusal> {
+        let port = self.port(name)?;
+        let mut bytes = frame.to_vec();
+        if let Some(vid) = vlan {
+            if bytes.len() < ADDRS_LEN {
+                return Err(invalid(
+                    "frame",
+                    "",
+                    "it ends within the addresses, there is no place for a tag",
+                ));
+            }
+            let tag = Tag { tpid: EtherType::VLAN, tci: Tci(vid.get()) };
+            bytes.splice(ADDRS_LEN..ADDRS_LEN, tag.to_bytes());
+        }
+        let mut batch = Batch::new();
+        if !batch.append(&bytes, Offload::NONE) {
+            return Err(invalid(
+                "frame",
+                "",
+                format!("{} octets are more than a frame can have", bytes.len()),
+            ));
+        }
+        let env = Env { snapshot: &self.snapshot, worker: 0, now: self.clock.now() };
+        let mut seen: Vec<Step> = Vec::new();
+        forward(&env, port.idx, &mut batch, &mut Scratch::default(), &mut TxPlan::default(), &mut seen);
+        Ok(self.tell(&seen))
+    }
+
+    fn name_of(&self, port: PortIdx) -> &str {
+        self.port_name(port).map_or("?", PortName::as_str)
+    }
+
+    fn tell(&self, seen: &[Step]) -> Trace {
+        let outputs = seen.iter().filter_map(|step| match *step {
+            Step::Planned { vlan, tagged, out } => {
+                let port = self.port_name(out.port)?.clone();
+                Some(TraceOutput { port, vlan, tagged, remote: None, vni: None })
+            }
+            _ => None,
+        });
+        let outputs: Vec<TraceOutput> = outputs.collect();
+        let flooded = seen.iter().any(|step| matches!(step, Step::Flooded(_)));
+        let dropped = seen.iter().find_map(|step| match *step {
+            Step::Dropped { reason, .. } if reason.side() == Side::Ingress || outputs.is_empty() => {
+                Some(reason)
+            }
+            _ => None,
+        });
+        let verdict = if dropped.is_some() {
+            "drop"
+        } else if flooded {
+            "flood"
+        } else {
+            "forward"
+        };
+        Trace {
+            verdict: verdict.to_owned(),
+            reason: dropped.map(|reason: DropReason| reason.name().to_owned()),
+            steps: seen.iter().map(|step| self.tell_step(step)).collect(),
+            outputs,
+        }
+    }
+
+    fn tell_step(&self, step: &Step) -> TraceStep {
+        let place = |dest: Dest| format!("port {}", self.name_of(dest.port));
+        let (step, detail) = match *step {
+            Step::Admitted(a) => (
+                "admit",
+                match (a.vlan, a.wears_tag) {
+                    (0, _) => "untagged, VLAN 0".to_owned(),
+                    (vlan, false) => format!("VLAN {vlan}, which the port gives it"),
+                    (vlan, true) => format!("VLAN {vlan} by its tag, priority {}", a.tag.tci.pcp()),
+                },
+            ),
+            Step::Learned(learn) => (
+                "learn",
+                match learn {
+                    Learn::Known => "source known on this port".to_owned(),
+                    Learn::New => "source new, would be learned".to_owned(),
+                    Learn::Moved { from } => format!("source known on {}, would move here", place(from)),
+                    Learn::Refused(LearnRefusal::Sticky) => {
+                        "source is a sticky entry of another port".to_owned()
+                    }
+                    Learn::Refused(LearnRefusal::PortLimit) => {
+                        "source new, not learned: the port is at its --mac-limit".to_owned()
+                    }
+                    Learn::Refused(LearnRefusal::TableFull) => {
+                        "source new, not learned: the table is full".to_owned()
+                    }
+                },
+            ),
+            Step::Found(dest) => ("lookup", format!("destination known on {}", place(dest))),
+            Step::Flooded(class) => (
+                "lookup",
+                match class {
+                    Class::Broadcast => "broadcast: to all members of the VLAN that take it".to_owned(),
+                    Class::Multicast => "multicast: to all members of the VLAN that take it".to_owned(),
+                    Class::UnknownUnicast => {
+                        "destination unknown: to all members of the VLAN that take it".to_owned()
+                    }
+                },
+            ),
+            Step::Planned { vlan, tagged, out } => {
+                let how = if tagged { "tagged" } else { "untagged" };
+                ("egress", format!("port {}, VLAN {vlan}, {how}", self.name_of(out.port)))
+            }
+            Step::Dropped { reason, port } => (
+                if reason.side() == Side::Ingress { "drop" } else { "egress" },
+                format!("port {}: {reason}: {}", self.name_of(port), reason.what()),
+            ),
+        };
+        TraceStep { step: step.to_owned(), detail }
+    }
+}

@@ -1,0 +1,186 @@
+//! What the engine shows of itself.
+
+use super::{
+    Engine,
+    ports::{Oper, PortState},
+};
+use crate::{
+    api::{
+        BridgeView, DropView, FdbCounts, PROTOCOL_VERSION, PortStatsView, PortView, Refusal, Reply, Status,
+        Traffic, WorkerView,
+    },
+    config::{AdminState, OnOff, PortName},
+    counters::Totals,
+    frame::Caps,
+    port::tap::offload_words,
+};
+
+const fn rx(t: &Totals) -> Traffic {
+    Traffic { frames: t.rx_frames, bytes: t.rx_bytes }
+}
+
+const fn tx(t: &Totals) -> Traffic {
+    Traffic { frames: t.tx_frames, bytes: t.tx_bytes }
+}
+
+impl Engine {
+    pub(super) fn status(&self) -> Status {
+        let mut notices = Vec::new();
+        for (name, state) in &self.ports {
+            if let Oper::Down(reason) = &state.oper {
+                notices.push(format!("port {name} is down: {reason}"));
+            }
+            let fallbacks = state.stats.total().offload_fallbacks;
+            if fallbacks > 0 {
+                notices.push(format!(
+                    "the kernel refused {fallbacks} frames for port {name} with offloads it had agreed to; they were finished in software"
+                ));
+            }
+            let offloads = offload_words(&state.backend.caps());
+            if state.spec.options.offload_or_default().0 {
+                let lacking: Vec<&str> =
+                    offload_words(&Caps::ALL).into_iter().filter(|word| !offloads.contains(word)).collect();
+                if !lacking.is_empty() {
+                    notices.push(format!("port {name} does without {}", lacking.join(", ")));
+                }
+            }
+        }
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: PROTOCOL_VERSION,
+            pid: std::process::id(),
+            uptime_s: (self.clock.now().nanos() - self.started.nanos()) / 1_000_000_000,
+            generation: self.snapshot.generation,
+            bridges: self.bridges.len(),
+            ports: self.ports.len(),
+            fdb_entries: self.bridges.values().map(|b| b.fdb.len()).sum(),
+            workers: self.worker_views(),
+            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            features: self.features.found.clone(),
+            missing: self.features.missing.clone(),
+            notices,
+        }
+    }
+
+    fn worker_views(&self) -> Vec<WorkerView> {
+        let workers = self.workers.len();
+        let queues = |w| {
+            self.ports.values().map(|p| (0..usize::from(p.queues)).filter(|q| q % workers == w).count()).sum()
+        };
+        self.workers
+            .posts()
+            .iter()
+            .enumerate()
+            .map(|(worker, post)| WorkerView {
+                worker,
+                generation: post.gauge.generation.get(),
+                queues: queues(worker),
+                wakeups: post.gauge.wakeups.get(),
+                batches: post.gauge.batches.get(),
+                frames: post.gauge.frames.get(),
+            })
+            .collect()
+    }
+
+    pub(super) fn bridge_views(&self) -> Vec<BridgeView> {
+        self.bridges
+            .iter()
+            .map(|(name, state)| {
+                let stats = state.fdb.stats();
+                BridgeView {
+                    name: name.clone(),
+                    ageing: state.options.ageing_or_default(),
+                    fdb_limit: state.options.fdb_limit_or_default(),
+                    ports: self.ports.values().filter(|p| p.spec.bridge == *name).count(),
+                    fdb: FdbCounts {
+                        entries: state.fdb.len() as u64,
+                        learned: stats.learned,
+                        moved: stats.moved,
+                        expired: stats.expired,
+                        flushed: stats.flushed,
+                        evicted: stats.evicted,
+                        refused_full: stats.refused_full,
+                        refused_mac_limit: stats.refused_port_limit,
+                        refused_sticky: stats.refused_sticky,
+                    },
+                }
+            })
+            .collect()
+    }
+
+    pub(super) fn port_view(&self, state: &PortState) -> PortView {
+        let spec = &state.spec;
+        let options = &spec.options;
+        let totals = state.stats.total();
+        let (oper, reason) = match (&state.oper, options.admin_or_default()) {
+            (Oper::Down(reason), _) => ("down", Some(reason.clone())),
+            (Oper::Up, AdminState::Down) => ("down", Some("administratively down".to_owned())),
+            (Oper::Up, AdminState::Up) => ("up", None),
+        };
+        PortView {
+            name: spec.name.clone(),
+            bridge: spec.bridge.clone(),
+            kind: options.kind.unwrap_or_default(),
+            ifname: state.backend.ifname(),
+            netns: options.netns.clone(),
+            mac: state.backend.mac(),
+            mtu: options.mtu_or_default(),
+            address: options.address.clone(),
+            admin: options.admin_or_default(),
+            oper: oper.to_owned(),
+            reason,
+            queues: state.queues,
+            offload: offload_words(&state.backend.caps()).into_iter().map(str::to_owned).collect(),
+            persist: options.persist_or_default(),
+            access: options.access,
+            trunk: options.trunk.clone(),
+            native: options.native,
+            qinq: options.qinq,
+            learning: options.learning_or_default(),
+            flood: options.flood_or_default(),
+            bcast_flood: OnOff(options.bcast_flood_or_default().0),
+            mcast_flood: OnOff(options.mcast_flood_or_default().0),
+            hairpin: options.hairpin_or_default(),
+            isolated: options.isolated_or_default(),
+            locked: options.locked_or_default(),
+            mac_limit: options.mac_limit_or_default(),
+            storm_limit: options.storm_limit_or_default(),
+            secure: options.secure.clone(),
+            macs: self.bridges.get(&spec.bridge).map_or(0, |b| b.fdb.port_len(state.idx) as u64),
+            rx: rx(&totals),
+            tx: tx(&totals),
+            drops: totals.drops().map(|(reason, n)| (reason.name().to_owned(), n)).collect(),
+        }
+    }
+
+    /// One port, or all.
+    fn selected(&self, port: Option<&PortName>) -> Result<Vec<&PortState>, Refusal> {
+        match port {
+            Some(name) => Ok(vec![self.port(name)?]),
+            None => Ok(self.ports.values().collect()),
+        }
+    }
+
+    pub(super) fn stats(&self, port: Option<&PortName>) -> Result<Reply, Refusal> {
+        let view = |state: &PortState| {
+            let totals = state.stats.total();
+            let dropped = totals.drops().map(|(_, n)| n).sum();
+            PortStatsView { port: state.spec.name.clone(), rx: rx(&totals), tx: tx(&totals), dropped }
+        };
+        Ok(Reply::Stats { stats: self.selected(port)?.into_iter().map(view).collect() })
+    }
+
+    pub(super) fn drops(&self, port: Option<&PortName>) -> Result<Reply, Refusal> {
+        let mut drops = Vec::new();
+        for state in self.selected(port)? {
+            drops.extend(state.stats.total().drops().map(|(reason, frames)| DropView {
+                port: state.spec.name.clone(),
+                reason: reason.name().to_owned(),
+                frames,
+                what: reason.what().to_owned(),
+                remedy: reason.remedy().to_owned(),
+            }));
+        }
+        Ok(Reply::Drops { drops })
+    }
+}

@@ -1,0 +1,146 @@
+//! The workers, seen from the control thread: starting them, and mail that is known to have been read.
+
+use std::{io, sync::Arc, thread, time::Duration};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError};
+use mio::Waker;
+
+use crate::{
+    clock::Clock,
+    index::PortIdx,
+    port::Queue,
+    snapshot::Snapshot,
+    worker::{Mail, Post, Report, Upstream, Worker},
+};
+
+/// A worker that has not read its mail in this time hangs; a batch takes microseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// All workers.
+#[derive(Debug)]
+pub(super) struct Workers {
+    posts: Vec<Post>,
+    threads: Vec<thread::JoinHandle<io::Result<()>>>,
+    inline: Vec<Worker>,
+    done: Receiver<Report>,
+    events: Receiver<Report>,
+    unread: usize,
+}
+
+impl Workers {
+    pub(super) fn start(
+        count: usize,
+        threads: bool,
+        clock: &Clock,
+        bell: Option<Arc<Waker>>,
+    ) -> io::Result<Self> {
+        let (done_tx, done) = crossbeam::channel::unbounded();
+        let (events_tx, events) = crossbeam::channel::unbounded();
+        let mut all = Self { posts: vec![], threads: vec![], inline: vec![], done, events, unread: 0 };
+        for index in 0..count {
+            let upstream = Upstream { done: done_tx.clone(), events: events_tx.clone(), bell: bell.clone() };
+            let (worker, post) = Worker::new(index, clock.clone(), upstream)?;
+            all.posts.push(post);
+            if threads {
+                let thread = thread::Builder::new().name(format!("worker-{index}"));
+                all.threads.push(thread.spawn(move || worker.run())?);
+            } else {
+                all.inline.push(worker);
+            }
+        }
+        Ok(all)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.posts.len()
+    }
+
+    pub(super) fn posts(&self) -> &[Post] {
+        &self.posts
+    }
+
+    /// What workers have reported since the last call.
+    pub(super) fn events(&self) -> impl Iterator<Item = Report> + '_ {
+        self.events.try_iter()
+    }
+
+    fn post(&mut self, worker: usize, mail: Mail) {
+        let post = &self.posts[worker];
+        if post.mail.send(mail).is_ok() {
+            self.unread += 1;
+        }
+        if let Err(error) = post.bell.wake() {
+            tracing::error!(worker, %error, "the worker cannot be woken");
+        }
+        if let Some(worker) = self.inline.get_mut(worker) {
+            worker.open_mail();
+        }
+    }
+
+    /// Waits until all mail has been read and done: every worker is between two batches that know nothing of before.
+    fn wait(&mut self) {
+        while self.unread > 0 {
+            match self.done.recv_timeout(PATIENCE) {
+                Ok(_) => self.unread -= 1, // queues that came back are closed here
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    tracing::error!(unread = self.unread, "a worker does not read its mail");
+                    self.unread = 0;
+                }
+            }
+        }
+    }
+
+    /// Hands a snapshot to all workers and waits until all work with it.
+    pub(super) fn publish(&mut self, snapshot: &Arc<Snapshot>) {
+        for worker in 0..self.len() {
+            self.post(worker, Mail::Snapshot(Arc::clone(snapshot)));
+        }
+        self.wait();
+    }
+
+    /// Deals the queues of a port out: each is polled by one worker, and every worker has one to send by, its own where
+    /// it polls one, so that the kernel steers the answers to it (`tun_flow_update`).
+    pub(super) fn attach(&mut self, port: PortIdx, queues: Vec<Queue>) -> io::Result<()> {
+        let workers = self.len();
+        let mut tx =
+            (0..workers).map(|w| queues[w % queues.len()].share()).collect::<io::Result<Vec<_>>>()?;
+        let mut rx: Vec<Vec<Queue>> = (0..workers).map(|_| Vec::new()).collect();
+        for (n, queue) in queues.into_iter().enumerate() {
+            rx[n % workers].push(queue);
+        }
+        for (worker, rx) in rx.into_iter().enumerate().rev() {
+            if let Some(tx) = tx.pop() {
+                self.post(worker, Mail::Attach { port, rx, tx });
+            }
+        }
+        self.wait();
+        Ok(())
+    }
+
+    /// Takes the queues of a port from all workers and closes them.
+    pub(super) fn detach(&mut self, port: PortIdx) {
+        for worker in 0..self.len() {
+            self.post(worker, Mail::Detach(port));
+        }
+        self.wait();
+    }
+
+    pub(super) fn run_inline(&mut self) {
+        self.inline.iter_mut().for_each(Worker::serve_all);
+    }
+
+    pub(super) fn stop(&mut self) {
+        for worker in 0..self.len() {
+            self.post(worker, Mail::Stop);
+        }
+        for thread in self.threads.drain(..) {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "a worker ended early"),
+                Err(_) => tracing::error!("a worker panicked"),
+            }
+        }
+        self.inline.clear();
+        self.unread = 0;
+    }
+}
