@@ -100,13 +100,13 @@ impl StandIn {
         it
     }
 
-    /// Makes `n` entries, not in order.
+    /// Makes `n` entries, all different where 7919 does not divide `n`, and not in order.
     pub fn fill_fdb(&mut self, n: u64) {
         self.fdb = (0..n)
             .map(|i| FdbView {
                 bridge: "br0".parse().unwrap(),
                 vlan: 10,
-                mac: tapway_dataplane::wire::MacAddr::from_bits(0x0200_0000_0000 + (n - i)),
+                mac: tapway_dataplane::wire::MacAddr::from_bits(0x0200_0000_0001 + i * 7919 % n),
                 port: "vm1".parse().unwrap(),
                 remote: None,
                 kind: "dynamic".to_owned(),
