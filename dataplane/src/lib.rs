@@ -14,6 +14,7 @@ pub mod forward;
 pub mod frame;
 pub mod index;
 pub mod netlink;
+pub mod netns;
 pub mod offload;
 pub mod port;
 pub mod server;

@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-pub use crate::port::Netns;
+pub use crate::netns::Netns;
 use crate::wire::MacAddr;
 pub use crate::wire::VlanList;
 

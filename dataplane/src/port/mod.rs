@@ -5,7 +5,6 @@
 //! A queue never blocks: what does not fit is the caller's to count.
 
 pub mod memory;
-pub mod netns;
 mod queue;
 pub mod tap;
 mod transmit;
@@ -13,7 +12,6 @@ mod transmit;
 use rustix::io::Errno;
 
 pub use memory::{MemoryPeer, MemoryQueue};
-pub use netns::{Netns, NetnsError};
 pub use queue::Queue;
 pub use tap::TapQueue;
 pub use transmit::{Outcome, Transmitter};

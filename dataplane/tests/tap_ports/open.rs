@@ -2,10 +2,8 @@
 
 use tapway_dataplane::{
     netlink::Socket,
-    port::{
-        Netns,
-        tap::{Tap, TapError, TapOptions},
-    },
+    netns::Netns,
+    port::tap::{Tap, TapError, TapOptions},
 };
 
 use crate::topo::{Container, Named, Process, in_netns, names, names_by, open, t0};

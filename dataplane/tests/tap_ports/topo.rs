@@ -16,10 +16,8 @@ use std::{
 
 use tapway_dataplane::{
     netlink::{Link, Socket},
-    port::{
-        Netns,
-        tap::{Tap, TapOptions},
-    },
+    netns::Netns,
+    port::tap::{Tap, TapOptions},
     sys::netns,
 };
 

@@ -22,7 +22,7 @@ use rustix::{
     io::Errno,
 };
 
-pub use super::netns::Netns;
+pub use crate::netns::Netns;
 pub use error::TapError;
 pub use negotiate::{Features, words as offload_words};
 pub use queue::TapQueue;
