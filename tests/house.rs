@@ -54,6 +54,7 @@ const MODULES: &[(&str, Layer, &[&str])] = &[
     ("api", Control, &["engine", "server", "sys", "port", "netlink", "worker"]),
     ("engine", Control, &["server", "daemon"]),
     ("server", Control, &[]),
+    ("state", Control, &["server", "daemon"]),
     ("daemon", Control, &[]),
 ];
 

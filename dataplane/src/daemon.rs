@@ -16,6 +16,7 @@ use crate::{
     engine::{Engine, Opener, Options},
     port::tap::Features,
     server::{BindError, Limits, Server},
+    state::StateDir,
     sys,
 };
 
@@ -29,6 +30,8 @@ pub struct Settings {
     pub socket: PathBuf,
     /// A topology file to begin with.
     pub config: Option<PathBuf>,
+    /// Where the topology that runs is kept, to be brought back at the next start.
+    pub state_dir: Option<PathBuf>,
     /// Worker threads, at least 1.
     pub workers: usize,
 }
@@ -41,6 +44,8 @@ pub enum DaemonError {
     Bind(#[from] BindError),
     #[error("cannot read {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
+    #[error("cannot keep the topology in {path}: {source}")]
+    State { path: PathBuf, source: io::Error },
     #[error("{path}: {refusal}")]
     Config { path: PathBuf, refusal: Refusal },
     #[error("the kernel has no more threads or descriptors: {0}")]
@@ -68,6 +73,11 @@ pub fn run(settings: &Settings) -> Result<(), DaemonError> {
         opener: Opener::kernel(),
         features: Features::probe(),
     })?;
+    let mut state = settings
+        .state_dir
+        .as_deref()
+        .map(|path| state_dir(path, &settings.config, &mut engine))
+        .transpose()?;
     if let Some(path) = &settings.config {
         load(&mut engine, path)?;
     }
@@ -77,6 +87,9 @@ pub fn run(settings: &Settings) -> Result<(), DaemonError> {
     }
     let mut events = Events::with_capacity(256);
     loop {
+        if let Some(Err(error)) = state.as_mut().map(|state| state.keep(&mut engine)) {
+            tracing::error!(%error, "the topology could not be kept");
+        }
         let idle = engine.housekeep();
         let timeout = server.timers(Instant::now(), &mut engine).map_or(idle, |t| t.min(idle));
         match poll.poll(&mut events, Some(timeout)) {
@@ -95,6 +108,19 @@ pub fn run(settings: &Settings) -> Result<(), DaemonError> {
             }
         }
     }
+}
+
+/// Opens the state directory, and brings back what is in it unless a file says what to begin with.
+fn state_dir(path: &Path, config: &Option<PathBuf>, engine: &mut Engine) -> Result<StateDir, DaemonError> {
+    let failed = |source| DaemonError::State { path: path.to_owned(), source };
+    let mut state = StateDir::open(path).map_err(failed)?;
+    if config.is_none()
+        && let Some(refusal) = state.restore(engine).map_err(failed)?
+    {
+        let file = state.file().display();
+        tracing::error!(%refusal, "the topology of {file} could not be brought back; it is kept as {file}.failed");
+    }
+    Ok(state)
 }
 
 /// Applies the topology file that the daemon begins with.

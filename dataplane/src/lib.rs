@@ -19,6 +19,7 @@ pub mod offload;
 pub mod port;
 pub mod server;
 pub mod snapshot;
+pub mod state;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod tick;

@@ -19,6 +19,9 @@ struct Arguments {
     /// Where to listen for tapwayctl
     #[arg(long, value_name = "PATH", env = "TAPWAY_SOCKET", default_value = "/run/tapway/tapway.sock")]
     socket: PathBuf,
+    /// Directory in which the topology that runs is kept; without --config the next start brings it back
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
     /// Worker threads, 1 to 64 [default: one a processor, at most 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: Option<u16>,
@@ -36,7 +39,8 @@ fn main() -> ExitCode {
         .init();
     let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let workers = arguments.workers.map_or(processors.min(MOST_DEFAULT_WORKERS), usize::from);
-    match daemon::run(&Settings { socket: arguments.socket, config: arguments.config, workers }) {
+    let Arguments { config, socket, state_dir, .. } = arguments;
+    match daemon::run(&Settings { socket, config, state_dir, workers }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tapwayd: {error}");

@@ -79,6 +79,7 @@ pub struct Engine {
     snapshot: Arc<Snapshot>,
     workers: Workers,
     next_housekeeping: Tick,
+    revision: u64,
 }
 
 impl Engine {
@@ -101,6 +102,7 @@ impl Engine {
             bridge_names: Vec::new(),
             snapshot: Arc::default(),
             next_housekeeping: now.after(HOUSEKEEPING),
+            revision: 0,
         })
     }
 
@@ -131,6 +133,11 @@ impl Engine {
     /// Lets every worker handle what waits in its queues; only without threads.
     pub fn run_inline(&mut self) {
         self.workers.run_inline();
+    }
+
+    /// Counts the requests that have changed what an export says.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// The state the workers work with.
@@ -184,6 +191,19 @@ fn invalid(kind: &'static str, name: impl ToString, reason: impl ToString) -> Re
 
 impl Control for Engine {
     fn call(&mut self, request: Request) -> Result<Reply, Refusal> {
+        let reply = self.answer(request)?;
+        let changed = match &reply {
+            Reply::Changed { changed } => *changed,
+            Reply::Plan(plan) => plan.applied && !plan.steps.is_empty(),
+            _ => false,
+        };
+        self.revision += u64::from(changed);
+        Ok(reply)
+    }
+}
+
+impl Engine {
+    fn answer(&mut self, request: Request) -> Result<Reply, Refusal> {
         let changed = |changed| Reply::Changed { changed };
         match request {
             Request::Status => Ok(Reply::Status(Box::new(self.status()))),
