@@ -15,12 +15,13 @@ use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 
 use crate::{
     clock::Clock,
-    counters::{Counter, DropReason},
+    counters::Counter,
     forward::{Env, Scratch, Silent, TxPlan, forward},
     frame::Batch,
     index::PortIdx,
-    port::{Outcome, Queue, Received, Transmitter},
+    port::{Queue, Received, Transmitter},
     snapshot::Snapshot,
+    sys::uring::Batcher,
 };
 
 /// The mailbox's token; queues have smaller ones.
@@ -131,6 +132,8 @@ pub struct Worker {
     scratch: Scratch,
     plan: TxPlan,
     transmitter: Transmitter,
+    /// Batches system calls, where the kernel has io_uring.
+    ring: Option<Batcher>,
 }
 
 const fn token(port: PortIdx, queue: usize) -> Token {
@@ -165,6 +168,7 @@ impl Worker {
             scratch: Scratch::default(),
             plan: TxPlan::default(),
             transmitter: Transmitter::default(),
+            ring: None,
         };
         Ok((worker, Post { mail, bell, gauge }))
     }
@@ -174,6 +178,8 @@ impl Worker {
     /// # Errors
     /// Where the kernel's poll fails, which it does not.
     pub fn run(mut self) -> io::Result<()> {
+        // Here, because a ring belongs to the thread that makes it. Without one every frame is a system call.
+        self.ring = Batcher::new().ok();
         let mut events = Events::with_capacity(256);
         loop {
             // With queues still to be drained only look; otherwise sleep until something comes.
@@ -316,7 +322,7 @@ impl Worker {
         // A queue is attached before the snapshot that knows its port, and detached after the one that does not.
         let Some(known) = self.snapshot.port(port) else { return Received::Drained };
         self.batch.clear();
-        let received = polled.queue.recv(&mut self.batch, known.stats.of(self.index));
+        let received = polled.queue.recv(&mut self.batch, known.stats.of(self.index), self.ring.as_mut());
         if !self.batch.is_empty() {
             self.gauge.batches.add(1);
             self.gauge.frames.add(self.batch.len() as u64);
@@ -334,22 +340,16 @@ impl Worker {
         self.plan.clear();
         self.transmitter.next_batch();
         forward(&env, port, &mut self.batch, &mut self.scratch, &mut self.plan, &mut Silent);
+        let (snapshot, ports, index) = (&self.snapshot, &self.ports, self.index);
+        let egress = |port: PortIdx| {
+            let counters = snapshot.port(port)?.stats.of(index);
+            let attached = ports.get(port.at())?.as_ref()?;
+            Some((&attached.tx, counters))
+        };
         let mut gone = None;
-        for out in self.plan.frames() {
-            let (Some(egress), Some(Some(attached))) =
-                (self.snapshot.port(out.port), self.ports.get_mut(out.port.at()))
-            else {
-                continue;
-            };
-            let counters = egress.stats.of(self.index);
-            if attached.gone {
-                counters.drop(DropReason::EgressDown);
-                continue;
-            }
-            if self.transmitter.send(out, &mut self.batch, &mut attached.tx, counters) == Outcome::Gone {
-                gone = Some(out.port);
-            }
-        }
+        let plan = self.plan.frames();
+        self.transmitter
+            .send_all(plan, &mut self.batch, self.ring.as_mut(), egress, |port| gone = Some(port));
         if let Some(port) = gone {
             self.lose(port);
         }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{MemoryQueue, Received, SendResult, TapQueue};
-use crate::{counters::PortCounters, frame::Batch};
+use crate::{counters::PortCounters, frame::Batch, sys::uring::Batcher};
 
 /// A queue that a worker polls or sends by. The set is closed: a match per call instead of a virtual call.
 #[derive(Debug)]
@@ -30,9 +30,14 @@ impl Queue {
     /// Fills the batch with frames until the queue is empty or the batch full; never blocks.
     /// Counts every frame, and drops those that the switch cannot carry.
     #[inline]
-    pub fn recv(&mut self, batch: &mut Batch, counters: &PortCounters) -> Received {
+    pub fn recv(
+        &mut self,
+        batch: &mut Batch,
+        counters: &PortCounters,
+        ring: Option<&mut Batcher>,
+    ) -> Received {
         match self {
-            Self::Tap(q) => q.recv(batch, counters),
+            Self::Tap(q) => q.recv(batch, counters, ring),
             Self::Memory(q) => q.recv(batch, counters),
         }
     }

@@ -8,15 +8,20 @@ use std::{io::IoSlice, ops::Range};
 
 use zerocopy::IntoBytes;
 
-use super::{Queue, SendResult};
+use super::{Queue, SendResult, tap::WORTH_A_RING};
 use crate::{
     bridge::Rewrite,
     counters::{DropReason, PortCounters},
     forward::TxFrame,
     frame::{Batch, Checksum, Offload},
+    index::PortIdx,
     offload::{self, MAX_HEADERS, MAX_SEGMENTS, Split},
-    wire::{VirtioNetHdr, ethernet::ADDRS_LEN, virtio_net},
+    sys::uring::{Batcher, MAX_OPS},
+    wire::{VirtioNetHdr, dot1q::TAG_LEN, ethernet::ADDRS_LEN, virtio_net},
 };
+
+/// Parts of a frame that changes on its way out: virtio header, addresses, tag, rest.
+const PARTS: usize = 4;
 
 /// The scratch memory of a worker's sends.
 #[derive(Debug)]
@@ -26,7 +31,12 @@ pub struct Transmitter {
     header_len: usize,
     payloads: Vec<Range<usize>>,
     slot: Option<u8>,
+    /// What stands in front of each frame that changes on its way out, while a ring writes it.
+    prefixes: Box<[Prefix; MAX_OPS]>,
 }
+
+/// A virtio header, and a tag.
+type Prefix = ([u8; virtio_net::LEN], [u8; TAG_LEN]);
 
 impl Default for Transmitter {
     fn default() -> Self {
@@ -35,6 +45,7 @@ impl Default for Transmitter {
             header_len: 0,
             payloads: Vec::with_capacity(MAX_SEGMENTS),
             slot: None,
+            prefixes: Box::new([Prefix::default(); MAX_OPS]),
         }
     }
 }
@@ -55,13 +66,108 @@ impl Transmitter {
         self.slot = None;
     }
 
+    /// Carries out a plan. `egress` gives the queue and the counters of a port, or `None` where it has none (any more);
+    /// `lost` is told the ports whose queue has lost its device.
+    /// Where `ring` is there, runs of frames leave by one system call.
+    #[inline]
+    pub fn send_all<'q>(
+        &mut self,
+        plan: &[TxFrame],
+        batch: &mut Batch,
+        mut ring: Option<&mut Batcher>,
+        egress: impl Fn(PortIdx) -> Option<(&'q Queue, &'q PortCounters)>,
+        mut lost: impl FnMut(PortIdx),
+    ) {
+        let mut rest = plan;
+        while let Some(first) = rest.first() {
+            let run = match ring {
+                // A queue without a descriptor, in memory, is not the kernel's to write.
+                Some(_) => rest
+                    .iter()
+                    .take(MAX_OPS)
+                    .take_while(|out| !out.split && egress(out.port).is_some_and(|(q, _)| q.fd().is_some()))
+                    .count(),
+                None => 0,
+            };
+            let done = match ring.as_deref_mut() {
+                Some(ring) if run > WORTH_A_RING => {
+                    self.send_run(&rest[..run], batch, ring, &egress, &mut lost);
+                    run
+                }
+                _ => {
+                    if let Some((queue, counters)) = egress(first.port)
+                        && self.send(first, batch, queue, counters) == Outcome::Gone
+                    {
+                        lost(first.port);
+                    }
+                    1
+                }
+            };
+            rest = &rest[done..];
+        }
+    }
+
+    /// Sends at most [`MAX_OPS`] entries by one system call: none of them is split, and all have a descriptor to leave by.
+    fn send_run<'q>(
+        &mut self,
+        run: &[TxFrame],
+        batch: &mut Batch,
+        ring: &mut Batcher,
+        egress: &impl Fn(PortIdx) -> Option<(&'q Queue, &'q PortCounters)>,
+        lost: &mut impl FnMut(PortIdx),
+    ) {
+        for (out, (header, tag)) in run.iter().zip(self.prefixes.iter_mut()) {
+            let slot = usize::from(out.slot);
+            let vnet = batch.frame(slot).offload.to_vnet(out.rewrite.shift());
+            if out.rewrite == Rewrite::KEEP {
+                batch.headroom_mut(slot, virtio_net::LEN).copy_from_slice(vnet.as_bytes());
+            } else {
+                header.copy_from_slice(vnet.as_bytes());
+                *tag = out.rewrite.push.map_or([0; TAG_LEN], |tag| tag.to_bytes());
+            }
+        }
+        let mut vectors = [[IoSlice::new(&[]); PARTS]; MAX_OPS];
+        for ((out, (header, tag)), vector) in run.iter().zip(self.prefixes.iter()).zip(&mut vectors) {
+            let Some((queue, _)) = egress(out.port) else { continue };
+            let before = queue.vnet_header_len();
+            let slot = usize::from(out.slot);
+            *vector = if out.rewrite == Rewrite::KEEP {
+                let empty = IoSlice::new(&[]);
+                [IoSlice::new(batch.bytes_with(slot, before)), empty, empty, empty]
+            } else {
+                let (addresses, rest) = batch.bytes(slot).split_at(ADDRS_LEN);
+                [
+                    IoSlice::new(&header[..before]),
+                    IoSlice::new(addresses),
+                    IoSlice::new(if out.rewrite.push.is_some() { tag } else { &[] }),
+                    IoSlice::new(&rest[usize::from(out.rewrite.pop)..]),
+                ]
+            };
+        }
+        let writes = run.iter().zip(&vectors).filter_map(|(out, vector)| {
+            let parts = if out.rewrite == Rewrite::KEEP { &vector[..1] } else { &vector[..] };
+            Some((egress(out.port)?.0.fd()?, parts))
+        });
+        let mut results = [0; MAX_OPS];
+        ring.write(writes, &mut results);
+        for (out, &result) in run.iter().zip(&results) {
+            let Some((queue, counters)) = egress(out.port) else { continue };
+            let result = SendResult::from_write(
+                usize::try_from(result).map_err(|_| rustix::io::Errno::from_raw_os_error(-result)),
+            );
+            if self.settle(result, out, batch, queue, counters) == Outcome::Gone {
+                lost(out.port);
+            }
+        }
+    }
+
     /// Sends one entry of a plan to its egress.
     #[inline]
     pub fn send(
         &mut self,
         out: &TxFrame,
         batch: &mut Batch,
-        queue: &mut Queue,
+        queue: &Queue,
         counters: &PortCounters,
     ) -> Outcome {
         if out.split {
@@ -70,7 +176,6 @@ impl Transmitter {
         let slot = usize::from(out.slot);
         let before = queue.vnet_header_len();
         let offload = batch.frame(slot).offload;
-        let len = batch.frame(slot).len as usize;
         let header = offload.to_vnet(out.rewrite.shift());
         let result = if out.rewrite == Rewrite::KEEP {
             if before > 0 {
@@ -80,13 +185,29 @@ impl Transmitter {
         } else {
             send_parts(queue, &header, &out.rewrite, batch.bytes(slot), &[])
         };
+        self.settle(result, out, batch, queue, counters)
+    }
+
+    /// Counts a frame that was sent as one, or does what its failure calls for.
+    #[inline]
+    fn settle(
+        &mut self,
+        result: SendResult,
+        out: &TxFrame,
+        batch: &mut Batch,
+        queue: &Queue,
+        counters: &PortCounters,
+    ) -> Outcome {
+        let frame = batch.frame(out.slot.into());
         match result {
             SendResult::Sent => {
                 counters.tx_frames.add(1);
-                counters.tx_bytes.add(len.wrapping_add_signed(out.rewrite.shift().into()) as u64);
+                counters.tx_bytes.add(u64::from(frame.len).wrapping_add_signed(out.rewrite.shift().into()));
                 Outcome::Done
             }
-            SendResult::Refused(_) if !offload.is_plain() => self.send_plain(out, batch, queue, counters),
+            SendResult::Refused(_) if !frame.offload.is_plain() => {
+                self.send_plain(out, batch, queue, counters)
+            }
             failed => account(failed, counters),
         }
     }
@@ -97,7 +218,7 @@ impl Transmitter {
         &mut self,
         out: &TxFrame,
         batch: &mut Batch,
-        queue: &mut Queue,
+        queue: &Queue,
         counters: &PortCounters,
     ) -> Outcome {
         counters.offload_fallbacks.add(1);
@@ -132,7 +253,7 @@ impl Transmitter {
         &mut self,
         out: &TxFrame,
         batch: &Batch,
-        queue: &mut Queue,
+        queue: &Queue,
         counters: &PortCounters,
     ) -> Outcome {
         let slot = usize::from(out.slot);
@@ -179,7 +300,7 @@ impl Transmitter {
 
 /// Sends `head` and `payload` as one frame, its outermost tag changed.
 fn send_parts(
-    queue: &mut Queue,
+    queue: &Queue,
     header: &VirtioNetHdr,
     rewrite: &Rewrite,
     head: &[u8],

@@ -8,3 +8,4 @@
 pub mod netns;
 pub mod signal;
 pub mod tun;
+pub mod uring;

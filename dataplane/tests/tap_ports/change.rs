@@ -17,7 +17,7 @@ use tapway_dataplane::{
 use crate::topo::{Container, Named, in_netns, names_by, open, t0, wait_until};
 
 fn receive(queue: &mut TapQueue) -> Received {
-    queue.recv(&mut Batch::new(), &PortCounters::default())
+    queue.recv(&mut Batch::new(), &PortCounters::default(), None)
 }
 
 fn send(queue: &TapQueue) -> SendResult {

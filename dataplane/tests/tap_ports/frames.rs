@@ -78,7 +78,7 @@ fn broadcast(
     });
     let mut found = None;
     wait_until("received", || {
-        assert_eq!(queue.recv(batch, counters), Received::Drained);
+        assert_eq!(queue.recv(batch, counters, None), Received::Drained);
         found = (0..batch.len()).find(|&n| batch.bytes(n).get(PAYLOAD..) == Some(b"from the container"));
         found.is_some()
     });
@@ -164,7 +164,7 @@ fn copy(mut queues: [TapQueue; 2], stop: &AtomicBool) -> usize {
         let mut more = false;
         for from in [0, 1] {
             batch.clear();
-            more |= queues[from].recv(&mut batch, &counters) == Received::Full;
+            more |= queues[from].recv(&mut batch, &counters, None) == Received::Full;
             for n in 0..batch.len() {
                 let before = queues[from].vnet_header_len();
                 let header = batch.frame(n).offload.to_vnet(0);

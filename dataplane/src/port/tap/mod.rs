@@ -26,6 +26,7 @@ pub use crate::netns::Netns;
 pub use error::TapError;
 pub use negotiate::{Features, words as offload_words};
 pub use queue::TapQueue;
+pub(super) use queue::WORTH_A_RING;
 
 use crate::{
     frame::Caps,

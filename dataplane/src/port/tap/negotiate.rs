@@ -3,7 +3,10 @@
 use std::io;
 
 use super::{Tap, TapOptions, offload_words};
-use crate::{frame::Caps, sys::tun};
+use crate::{
+    frame::Caps,
+    sys::{tun, uring::Batcher},
+};
 
 const ALL: Caps = Caps::ALL;
 const NO_USO: Caps = Caps { uso: false, ..ALL };
@@ -66,7 +69,7 @@ pub fn words(caps: &Caps) -> Vec<&'static str> {
 /// What this kernel offers to TAP ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Features {
-    /// In words: `tun`, `multi_queue`, `vnet_hdr`, `csum`, `tso4`, `tso6`, `tso_ecn`, `uso`.
+    /// In words: `tun`, `multi_queue`, `io_uring`, `vnet_hdr`, `csum`, `tso4`, `tso6`, `tso_ecn`, `uso`.
     pub found: Vec<String>,
     /// Those it does not have.
     pub missing: Vec<String>,
@@ -79,7 +82,11 @@ impl Features {
         let multi_queue = caps(2);
         let found = multi_queue.as_ref().map_or_else(|_| caps(1), |caps| Ok(*caps));
         let words = offload_words(&found.as_ref().map_or(Caps::NONE, |caps| *caps));
-        let all = [("tun", found.is_ok()), ("multi_queue", multi_queue.is_ok())];
+        let all = [
+            ("tun", found.is_ok()),
+            ("multi_queue", multi_queue.is_ok()),
+            ("io_uring", Batcher::new().is_ok()),
+        ];
         let all = all
             .into_iter()
             .chain(offload_words(&Caps::ALL).into_iter().map(|word| (word, words.contains(&word))));
@@ -135,7 +142,8 @@ mod tests {
 
     #[test]
     fn words_name_what_was_agreed() {
-        assert_eq!(words(&NO_USO), ["csum", "tso4", "tso6", "tso_ecn"]);
-        assert!(words(&NO_CSUM).is_empty());
+        assert_eq!(words(&NO_USO), ["vnet_hdr", "csum", "tso4", "tso6", "tso_ecn"]);
+        assert_eq!(words(&NO_CSUM), ["vnet_hdr"]);
+        assert!(words(&Caps::NONE).is_empty());
     }
 }

@@ -11,7 +11,8 @@ use zerocopy::FromBytes;
 use super::super::{ErrnoClass, Received, SendResult, classify};
 use crate::{
     counters::{DropReason, PortCounters},
-    frame::{Batch, Caps, MAX_FRAME, Offload},
+    frame::{BATCH, Batch, Caps, MAX_FRAME, Offload},
+    sys::uring::{Batcher, MAX_OPS},
     wire::{VirtioNetHdr, ethernet, virtio_net},
 };
 
@@ -26,12 +27,17 @@ pub struct TapQueue {
     fd: OwnedFd,
     caps: Caps,
     before: usize,
+    /// Frames that the next receive is likely to find, and one.
+    expect: usize,
 }
+
+/// Up to this many frames, single system calls are cheaper than a ring's.
+pub(crate) const WORTH_A_RING: usize = 2;
 
 impl TapQueue {
     /// A queue over a descriptor that gives and takes one frame a call, with a virtio header in front where `caps` says so.
     pub fn new(fd: OwnedFd, caps: Caps) -> Self {
-        Self { fd, caps, before: if caps.vnet_hdr { virtio_net::LEN } else { 0 } }
+        Self { fd, caps, before: if caps.vnet_hdr { virtio_net::LEN } else { 0 }, expect: 1 }
     }
 
     /// Another handle on the same queue, for a worker that only sends by it.
@@ -51,37 +57,95 @@ impl TapQueue {
         self.before
     }
 
-    /// Reads frames into the batch until the queue is empty or the batch full.
+    /// Reads frames into the batch until the queue is empty or the batch full, several in one system call where `ring` is there
+    /// and the last reads say that several wait.
     /// Every frame read is counted; those the switch cannot carry are dropped here, by their name.
-    pub fn recv(&mut self, batch: &mut Batch, counters: &PortCounters) -> Received {
-        let (mut frames, mut bytes) = (0, 0);
+    pub fn recv(
+        &mut self,
+        batch: &mut Batch,
+        counters: &PortCounters,
+        mut ring: Option<&mut Batcher>,
+    ) -> Received {
+        let mut seen = Seen::default();
         let end = loop {
             if batch.is_full() {
                 break Received::Full;
             }
-            let slot = batch.vacant(self.before);
-            let read = match rustix::io::read(&self.fd, &mut *slot) {
-                Ok(0) => break Received::Gone(Errno::BADFD), // a TAP never ends; other descriptors do when the peer goes
-                Ok(read) => read,
-                Err(errno) => match classify(errno) {
-                    ErrnoClass::TryAgain | ErrnoClass::Down => break Received::Drained,
-                    ErrnoClass::Transient => break Received::Full, // come back soon, but let others have a turn
-                    ErrnoClass::Gone | ErrnoClass::Refused => break Received::Gone(errno),
-                },
+            let end = match ring.as_deref_mut() {
+                Some(ring) if self.expect > WORTH_A_RING => self.read_many(batch, counters, &mut seen, ring),
+                _ => self.read_one(batch, counters, &mut seen),
             };
-            let len = read.saturating_sub(self.before);
-            frames += 1;
-            bytes += len as u64;
-            match admit(&slot[..read], self.before) {
-                Ok(offload) => batch.push(len, offload),
-                Err(reason) => counters.drop(reason),
+            if let Some(end) = end {
+                break end;
             }
         };
-        if frames > 0 {
-            counters.rx_frames.add(frames);
-            counters.rx_bytes.add(bytes);
+        // As many as came this time may come the next time; a first miss costs one read that finds nothing.
+        self.expect = if end == Received::Full { BATCH } else { (seen.frames as usize + 1).min(BATCH) };
+        if seen.frames > 0 {
+            counters.rx_frames.add(seen.frames);
+            counters.rx_bytes.add(seen.bytes);
         }
         end
+    }
+
+    fn read_one(&mut self, batch: &mut Batch, counters: &PortCounters, seen: &mut Seen) -> Option<Received> {
+        match rustix::io::read(&self.fd, batch.vacant(self.before)) {
+            Ok(read) => self.take_in(batch, read, counters, seen),
+            Err(errno) => ended_by(errno),
+        }
+    }
+
+    fn read_many(
+        &mut self,
+        batch: &mut Batch,
+        counters: &PortCounters,
+        seen: &mut Seen,
+        ring: &mut Batcher,
+    ) -> Option<Received> {
+        let first = batch.len();
+        let mut results = [0; MAX_OPS];
+        let count = ring.read(
+            self.fd.as_fd(),
+            batch.vacancies(self.before, self.expect.min(BATCH - first)),
+            &mut results,
+        );
+        let mut end = None;
+        for (n, &result) in results[..count].iter().enumerate() {
+            match usize::try_from(result) {
+                Ok(read) => {
+                    // A frame can arrive between a read that found nothing and the next one.
+                    let gap = first + n - batch.len();
+                    if gap > 0 {
+                        batch.close_gap(gap, self.before, read);
+                    }
+                    end = end.or(self.take_in(batch, read, counters, seen));
+                }
+                Err(_) => end = end.or(ended_by(Errno::from_raw_os_error(-result))),
+            }
+        }
+        end
+    }
+
+    /// Takes what was read into the next free slot into the batch, if the switch can carry it.
+    #[inline]
+    fn take_in(
+        &self,
+        batch: &mut Batch,
+        read: usize,
+        counters: &PortCounters,
+        seen: &mut Seen,
+    ) -> Option<Received> {
+        if read == 0 {
+            return Some(Received::Gone(Errno::BADFD)); // a TAP never ends; other descriptors do when the peer goes
+        }
+        let len = read.saturating_sub(self.before);
+        seen.frames += 1;
+        seen.bytes += len as u64;
+        match admit(&batch.vacant(self.before)[..read], self.before) {
+            Ok(offload) => batch.push(len, offload),
+            Err(reason) => counters.drop(reason),
+        }
+        None
     }
 
     /// Writes one frame, given in parts; the first is the virtio header where [there is one](Self::vnet_header_len).
@@ -91,6 +155,23 @@ impl TapQueue {
             [frame] => rustix::io::write(&self.fd, frame),
             _ => rustix::io::writev(&self.fd, parts),
         })
+    }
+}
+
+/// What one receive has read.
+#[derive(Default)]
+struct Seen {
+    frames: u64,
+    bytes: u64,
+}
+
+/// How an error of a read ends the receive; `None` where the next read may succeed.
+#[cold]
+fn ended_by(errno: Errno) -> Option<Received> {
+    match classify(errno) {
+        ErrnoClass::TryAgain | ErrnoClass::Down => Some(Received::Drained),
+        ErrnoClass::Transient => None,
+        ErrnoClass::Gone | ErrnoClass::Refused => Some(Received::Gone(errno)),
     }
 }
 
@@ -164,7 +245,7 @@ mod tests {
         let (mut batch, counters) = (Batch::new(), PortCounters::default());
         put(&far, &VirtioNetHdr::default(), &[1; 60]);
         put(&far, &TCP4, &[2; 9000]);
-        assert_eq!(queue.recv(&mut batch, &counters), Received::Drained);
+        assert_eq!(queue.recv(&mut batch, &counters, None), Received::Drained);
         assert_eq!(batch.len(), 2);
         assert_eq!((batch.bytes(0), batch.frame(0).offload), (&[1; 60][..], Offload::NONE));
         assert_eq!(batch.bytes(1), &[2; 9000][..]);
@@ -184,7 +265,7 @@ mod tests {
         put(&far, &VirtioNetHdr::default(), &vec![0; MAX_FRAME + 1]);
         put(&far, &VirtioNetHdr::default(), &vec![7; MAX_FRAME]);
         rustix::io::write(&far, &[0; 5]).unwrap();
-        assert_eq!(queue.recv(&mut batch, &counters), Received::Drained);
+        assert_eq!(queue.recv(&mut batch, &counters, None), Received::Drained);
         assert_eq!(batch.len(), 1);
         assert_eq!(batch.bytes(0), vec![7; MAX_FRAME]);
         assert_eq!(counters.dropped(DropReason::VnetHeaderInvalid), 1);
@@ -202,7 +283,7 @@ mod tests {
             // The kernel lets ten datagrams wait in a Unix socket, fewer than a batch has room for.
             for n in 0..BATCH {
                 rustix::io::write(&far, &[n as u8; 20]).unwrap();
-                let got = queue.recv(&mut batch, &counters);
+                let got = queue.recv(&mut batch, &counters, None);
                 let last = n + 1 == BATCH;
                 assert_eq!(
                     got,
@@ -217,11 +298,33 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_reads_what_single_calls_would_in_the_same_order() {
+        let Ok(mut ring) = Batcher::new() else {
+            println!("skipped: no io_uring here");
+            return;
+        };
+        let (mut queue, far) = pair(Caps::ALL);
+        let (mut batch, counters) = (Batch::new(), PortCounters::default());
+        queue.expect = BATCH;
+        // The second cannot be carried: the frame behind it moves up into its slot.
+        put(&far, &VirtioNetHdr::default(), &[1; 60]);
+        put(&far, &VirtioNetHdr { csum_start: 200.into(), ..TCP4 }, &[2; 60]);
+        put(&far, &TCP4, &[3; 9000]);
+        assert_eq!(queue.recv(&mut batch, &counters, Some(&mut ring)), Received::Drained);
+        assert_eq!(batch.len(), 2);
+        assert_eq!((batch.bytes(0), batch.bytes(1)), (&[1; 60][..], &[3; 9000][..]));
+        assert_eq!(batch.frame(1).offload.gso.map(|g| g.size), Some(1448));
+        assert_eq!((counters.rx_frames.get(), counters.dropped(DropReason::VnetHeaderInvalid)), (3, 1));
+        assert_eq!(queue.expect, 4, "what came this time may come the next time");
+        drop(far);
+    }
+
+    #[test]
     fn a_plain_queue_has_no_header() {
         let (mut queue, far) = pair(Caps::NONE);
         let (mut batch, counters) = (Batch::new(), PortCounters::default());
         rustix::io::write(&far, &[9; 14]).unwrap();
-        queue.recv(&mut batch, &counters);
+        queue.recv(&mut batch, &counters, None);
         assert_eq!((queue.vnet_header_len(), batch.bytes(0)), (0, &[9; 14][..]));
         assert_eq!(queue.send(&[IoSlice::new(&[1; 12]), IoSlice::new(&[2; 30])]), SendResult::Sent);
         let mut read = [0; 64];
