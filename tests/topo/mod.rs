@@ -30,7 +30,9 @@ use std::{
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
+pub(crate) mod frame;
 pub(crate) mod packet;
+pub(crate) mod switch;
 pub(crate) mod traffic;
 
 /// A private world: a namespace for the switch, and as many hosts as the test asks for.

@@ -1,0 +1,200 @@
+//! The switch, in the test's own process: an engine with real workers in the home namespace, under a control thread.
+//!
+//! What is asked of it is said in the words of `tapwayctl`: `switch.port("web --bridge br0 --access 10")`.
+//! The switch ends with the value; its interfaces go with it.
+
+use std::{
+    fs::OpenOptions,
+    sync::mpsc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use clap::Args;
+use tapway_dataplane::{
+    api::{Control as _, PortView, Refusal, Reply, Request, Status},
+    clock::Clock,
+    config::{BridgeSpec, PortName, PortOptions, PortSpec},
+    engine::{Engine, Opener, Options},
+    port::tap::Features,
+};
+
+use super::{Host, Net, skipped, wait_until};
+
+/// How often the control thread looks after what workers have reported; the daemon is woken by a bell instead.
+const TICK: Duration = Duration::from_millis(20);
+
+type Job = Box<dyn FnOnce(&mut Engine) + Send>;
+
+/// A running switch.
+#[derive(Debug)]
+pub(crate) struct Switch {
+    jobs: Option<mpsc::Sender<Job>>,
+    control: Option<JoinHandle<()>>,
+}
+
+#[derive(Args, Debug)]
+struct SetPort {
+    name: PortName,
+    #[command(flatten)]
+    options: PortOptions,
+}
+
+/// Reads `words` as `tapwayctl` would.
+#[track_caller]
+fn parse<T: Args>(words: &str) -> T {
+    let command = T::augment_args(clap::Command::new("port").no_binary_name(true));
+    let matches =
+        command.try_get_matches_from(words.split_whitespace()).unwrap_or_else(|e| panic!("{words}: {e}"));
+    T::from_arg_matches(&matches).unwrap_or_else(|e| panic!("{words}: {e}"))
+}
+
+impl Switch {
+    /// A world and a switch in its home, or `None` (and a line that says why) where this machine has no place for it.
+    pub(crate) fn new(workers: usize) -> Option<(Net, Self)> {
+        let net = Net::new()?;
+        if let Err(e) = OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
+            skipped(&format!("no TAP can be made here: /dev/net/tun: {e}"));
+            return None;
+        }
+        let (jobs, todo) = mpsc::channel::<Job>();
+        let control = net.home().run(|| {
+            let options = Options {
+                workers,
+                threads: true,
+                clock: Clock::monotonic(),
+                bell: None,
+                opener: Opener::kernel(),
+                features: Features::probe(),
+            };
+            let engine = Engine::start(options).expect("an engine");
+            thread::spawn(move || control(engine, &todo))
+        });
+        Some((net, Self { jobs: Some(jobs), control: Some(control) }))
+    }
+
+    /// Runs `f` on the control thread.
+    pub(crate) fn with<T: Send + 'static>(&self, f: impl FnOnce(&mut Engine) -> T + Send + 'static) -> T {
+        let (answer, result) = mpsc::sync_channel(1);
+        let job: Job = Box::new(move |engine| {
+            let _ = answer.send(f(engine));
+        });
+        self.jobs.as_ref().expect("running").send(job).expect("the control thread runs");
+        result.recv().expect("the control thread answers")
+    }
+
+    /// Asks for one thing, where the answer may be no.
+    pub(crate) fn call(&self, request: Request) -> Result<Reply, Refusal> {
+        self.with(move |engine| engine.call(request))
+    }
+
+    #[track_caller]
+    fn done(&self, request: Request) -> Reply {
+        let asked = format!("{request:?}");
+        self.call(request).unwrap_or_else(|refusal| panic!("{asked}: {refusal}"))
+    }
+
+    /// `tapwayctl bridge add WORDS`.
+    #[track_caller]
+    pub(crate) fn bridge(&self, words: &str) {
+        self.done(Request::BridgeAdd(parse::<BridgeSpec>(words)));
+    }
+
+    /// `tapwayctl port add WORDS`.
+    #[track_caller]
+    pub(crate) fn port(&self, words: &str) {
+        self.done(Request::PortAdd(Box::new(parse::<PortSpec>(words))));
+    }
+
+    /// `tapwayctl port add NAME --bridge br0 … FLAGS`, an interface eth0 in `host`.
+    #[track_caller]
+    pub(crate) fn tap(&self, name: &str, host: &Host, flags: &str) {
+        self.tap_at("br0", name, host, flags);
+    }
+
+    /// The same at another bridge.
+    #[track_caller]
+    pub(crate) fn tap_at(&self, bridge: &str, name: &str, host: &Host, flags: &str) {
+        let netns = host.path();
+        self.port(&format!("{name} --bridge {bridge} --ifname eth0 --netns {} {flags}", netns.display()));
+    }
+
+    /// The same for a host that is to say nothing of itself.
+    #[track_caller]
+    pub(crate) fn silent_tap(&self, name: &str, host: &Host, flags: &str) {
+        host.sysctl("net/ipv6/conf/default/disable_ipv6", "1");
+        self.tap(name, host, flags);
+    }
+
+    /// `tapwayctl port set WORDS`.
+    #[track_caller]
+    pub(crate) fn set(&self, words: &str) {
+        let SetPort { name, options } = parse(words);
+        self.done(Request::PortSet { name, options: Box::new(options), unset: Vec::new() });
+    }
+
+    /// `tapwayctl port del NAME`.
+    #[track_caller]
+    pub(crate) fn del(&self, name: &str) {
+        self.done(Request::PortDel { name: name.parse().expect("a name") });
+    }
+
+    /// `tapwayctl fdb flush`: whatever has been learned.
+    pub(crate) fn flush(&self) {
+        self.done(Request::FdbFlush { bridge: None, port: None, vlan: None });
+    }
+
+    /// `tapwayctl port show NAME`.
+    #[track_caller]
+    pub(crate) fn show(&self, name: &str) -> PortView {
+        match self.done(Request::PortShow { name: name.parse().expect("a name") }) {
+            Reply::Port { port } => *port,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// `tapwayctl status`.
+    pub(crate) fn status(&self) -> Status {
+        match self.done(Request::Status) {
+            Reply::Status(status) => *status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// How often `port` has counted `reason`.
+    #[track_caller]
+    pub(crate) fn drops(&self, port: &str, reason: &str) -> u64 {
+        self.show(port).drops.get(reason).copied().unwrap_or(0)
+    }
+
+    /// Waits until the port is operationally `up` or `down`; the reason, where there is one.
+    #[track_caller]
+    pub(crate) fn wait_oper(&self, port: &str, oper: &str) -> Option<String> {
+        wait_until(&format!("{port} is {oper}"), Duration::from_secs(5), || self.show(port).oper == oper);
+        self.show(port).reason
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(control) = self.control.take()
+            && control.join().is_err()
+            && !thread::panicking()
+        {
+            panic!("the control thread panicked");
+        }
+    }
+}
+
+/// What the daemon's main loop does, without a socket.
+fn control(mut engine: Engine, todo: &mpsc::Receiver<Job>) {
+    loop {
+        let idle = engine.housekeep();
+        match todo.recv_timeout(idle.min(TICK)) {
+            Ok(job) => job(&mut engine),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => return engine.stop(),
+        }
+    }
+}
