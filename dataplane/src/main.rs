@@ -1,17 +1,21 @@
 //! `tapwayd`: arguments, log, and then [`daemon::run`].
 
-use std::{num::NonZeroUsize, path::PathBuf, process::ExitCode, thread};
+use std::{io::IsTerminal as _, num::NonZeroUsize, path::PathBuf, process::ExitCode, thread};
 
 use clap::Parser;
 use tapway_dataplane::daemon::{self, Settings};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 /// More workers than this are only made when asked for: a switch is rarely alone on its host.
 const MOST_DEFAULT_WORKERS: usize = 4;
 
 /// The dataplane daemon of Tapway, a userspace software switch.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Example: tapwayd --config /etc/tapway.toml --workers 2")]
+#[command(
+    version,
+    override_usage = "tapwayd [OPTIONS]",
+    after_help = "Example: tapwayd --config /etc/tapway.toml --workers 2"
+)]
 struct Arguments {
     /// Topology file to begin with
     #[arg(long, value_name = "FILE")]
@@ -26,8 +30,13 @@ struct Arguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: Option<u16>,
     /// What to log: error, warn, info, debug, or a tracing filter
-    #[arg(long, value_name = "FILTER", default_value = "info")]
+    #[arg(long, value_name = "FILTER", default_value = "info", value_parser = filter)]
     log: EnvFilter,
+}
+
+/// Named, because clap would take `EnvFilter::from`, which ignores what it does not understand.
+fn filter(text: &str) -> Result<EnvFilter, ParseError> {
+    text.parse()
 }
 
 fn main() -> ExitCode {
@@ -35,6 +44,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(arguments.log)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
     let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);

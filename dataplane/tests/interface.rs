@@ -417,7 +417,7 @@ fn every_refusal_is_a_declared_error_with_its_sentence() {
     let text = || "x".to_owned();
     let refusals = [
         Refusal::NotFound { kind, name: name.clone() },
-        Refusal::Exists { kind, name: name.clone(), difference: text() },
+        Refusal::Exists { kind, name: name.clone(), difference: text(), replace: false },
         Refusal::InUse { kind, name: name.clone(), by: text() },
         Refusal::Invalid { kind, name: name.clone(), reason: text() },
         Refusal::Kernel { kind, name, reason: text() },

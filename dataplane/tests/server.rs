@@ -216,8 +216,8 @@ fn a_request_up_to_the_limit_is_served() {
 
 #[test]
 fn of_a_hundred_clients_those_above_the_limit_are_told_so_and_the_others_are_served() {
-    let daemon = Daemon::start();
-    let limit = Limits::default().max_clients;
+    let limit = 64;
+    let daemon = Daemon::with(Limits { max_clients: limit, ..Limits::default() }, StandIn::example());
     let mut clients: Vec<_> = (0..100).map(|_| Client::new(&daemon)).collect();
     for (i, client) in clients.iter_mut().enumerate() {
         if i < limit {

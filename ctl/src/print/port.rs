@@ -2,8 +2,10 @@
 
 use tapway_dataplane::{api::PortView, config::AdminState};
 
+use super::stats::short;
 use super::table::{Align, RED, Table, YELLOW, or_dash, pairs, words};
 
+/// As much as fits a terminal of 80 columns; `port show` has the rest.
 pub(crate) fn ports(ports: &[PortView]) -> String {
     let mut table = Table::new(&[
         ("PORT", Align::Left),
@@ -12,11 +14,7 @@ pub(crate) fn ports(ports: &[PortView]) -> String {
         ("IFNAME", Align::Left),
         ("NETNS", Align::Left),
         ("VLAN", Align::Left),
-        ("MTU", Align::Right),
-        ("ADMIN", Align::Left),
-        ("OPER", Align::Left),
-        ("QUEUES", Align::Right),
-        ("MACS", Align::Right),
+        ("STATE", Align::Left),
         ("RX", Align::Right),
         ("TX", Align::Right),
         ("DROPS", Align::Right),
@@ -34,14 +32,10 @@ pub(crate) fn ports(ports: &[PortView]) -> String {
             p.ifname.clone(),
             or_dash(p.netns.as_ref()),
             vlan(p),
-            p.mtu.to_string(),
-            p.admin.to_string(),
-            p.oper.clone(),
-            p.queues.to_string(),
-            p.macs.to_string(),
-            p.rx.frames.to_string(),
-            p.tx.frames.to_string(),
-            p.drops.values().sum::<u64>().to_string(),
+            if p.admin == AdminState::Down { "admin-down".to_owned() } else { p.oper.clone() },
+            short(p.rx.frames),
+            short(p.tx.frames),
+            short(p.drops.values().sum()),
         ];
         table.coloured(colour, cells);
     }
@@ -136,12 +130,14 @@ mod tests {
     #[test]
     fn a_port_that_should_be_up_and_is_not_stands_out() {
         let down = view(json!({ "name": "vm2", "oper": "down", "netns": "blue" }));
-        let text = ports(&[view(json!({ "access": 10 })), down]);
+        let off = view(json!({ "name": "vm3", "admin": "down", "oper": "down" }));
+        let text = ports(&[view(json!({ "access": 10 })), down, off]);
         assert_eq!(
             strip_str(&text).to_string(),
-            "PORT  BRIDGE  TYPE  IFNAME  NETNS  VLAN        MTU  ADMIN  OPER  QUEUES  MACS  RX  TX  DROPS\n\
-             vm1   br0     tap   eth0    -      access 10  1500  up     up         2     1   5   6      3\n\
-             vm2   br0     tap   eth0    blue   any        1500  up     down       2     1   5   6      3\n"
+            "PORT  BRIDGE  TYPE  IFNAME  NETNS  VLAN       STATE       RX  TX  DROPS\n\
+             vm1   br0     tap   eth0    -      access 10  up           5   6      3\n\
+             vm2   br0     tap   eth0    blue   any        down         5   6      3\n\
+             vm3   br0     tap   eth0    -      any        admin-down   5   6      3\n"
         );
         assert!(text.lines().nth(2).unwrap().starts_with(RED) && !text.lines().nth(1).unwrap().contains(RED));
     }

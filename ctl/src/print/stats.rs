@@ -96,7 +96,7 @@ pub(crate) fn drops(drops: &[DropView]) -> String {
 }
 
 /// Three digits and a power of thousand.
-fn short(n: u64) -> String {
+pub(super) fn short(n: u64) -> String {
     let mut value = n as f64;
     for unit in ["", "k", "M", "G"] {
         if value < 999.5 {

@@ -199,7 +199,7 @@ impl Refusal {
     pub fn to_varlink(&self) -> (String, Value) {
         let (error, mut parameters) = match self {
             Self::NotFound { kind, name } => ("NotFound", json!({ "kind": kind, "name": name })),
-            Self::Exists { kind, name, difference } => {
+            Self::Exists { kind, name, difference, .. } => {
                 ("Exists", json!({ "kind": kind, "name": name, "difference": difference }))
             }
             Self::InUse { kind, name, by } => ("InUse", json!({ "kind": kind, "name": name, "by": by })),

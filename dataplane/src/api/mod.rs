@@ -135,9 +135,19 @@ pub enum Refusal {
     NotFound { kind: &'static str, name: String },
     /// It exists with other settings.
     #[error(
-        "{kind} \"{name}\" exists with other settings: {difference}; change it with tapwayctl {kind} set"
+        "{kind} \"{name}\" exists with other settings: {difference}; {}", if *.replace {
+            format!("tapwayctl {kind} del makes room for it")
+        } else {
+            format!("change it with tapwayctl {kind} set")
+        }
     )]
-    Exists { kind: &'static str, name: String, difference: String },
+    Exists {
+        kind: &'static str,
+        name: String,
+        difference: String,
+        /// Whether it has to go first, because what differs cannot be changed.
+        replace: bool,
+    },
     /// Something else still needs it.
     #[error("{kind} \"{name}\" is in use: {by}; delete that first")]
     InUse { kind: &'static str, name: String, by: String },

@@ -223,16 +223,16 @@ mod tests {
                 "+ bridge br1",
                 "+ port a",
                 "+ port b",
-                "+ fdb br0 0 02:00:00:00:00:01",
-                "+ fdb br0 10 02:00:00:00:00:02"
+                "+ fdb br0 vlan 0 02:00:00:00:00:01",
+                "+ fdb br0 vlan 10 02:00:00:00:00:02"
             ]
         );
         let down = plan(&base(), &Topology::default(), true, WORKERS);
         assert_eq!(
             words(&down),
             [
-                "- fdb br0 0 02:00:00:00:00:01",
-                "- fdb br0 10 02:00:00:00:00:02",
+                "- fdb br0 vlan 0 02:00:00:00:00:01",
+                "- fdb br0 vlan 10 02:00:00:00:00:02",
                 "- port a",
                 "- port b",
                 "- bridge br0",
@@ -257,7 +257,7 @@ mod tests {
             [
                 "~ bridge br0 fdb_limit: 65536 -> 9",
                 "~ port b access: 10 -> unset mtu: 1500 -> 9000 trunk: unset -> 10,20",
-                "~ fdb br0 0 02:00:00:00:00:01 sticky: off -> on"
+                "~ fdb br0 vlan 0 02:00:00:00:00:01 sticky: off -> on"
             ]
         );
     }
@@ -267,9 +267,9 @@ mod tests {
         let mut desired = base();
         desired.port[0].options.queues = Some(1);
         desired.fdb.remove(0);
-        let steps = ["- fdb br0 0 02:00:00:00:00:01", "- port a queues: 2 -> 1", "+ port a"];
+        let steps = ["- fdb br0 vlan 0 02:00:00:00:00:01", "- port a queues: 2 -> 1", "+ port a"];
         assert_eq!(words(&plan(&base(), &desired, true, WORKERS)), steps);
-        let kept = [&steps[..], &["+ fdb br0 0 02:00:00:00:00:01"]].concat();
+        let kept = [&steps[..], &["+ fdb br0 vlan 0 02:00:00:00:00:01"]].concat();
         assert_eq!(words(&plan(&base(), &desired, false, WORKERS)), kept);
     }
 
@@ -280,7 +280,7 @@ mod tests {
         desired.fdb.remove(0);
         assert_eq!(
             words(&plan(&base(), &desired, false, WORKERS)),
-            ["- fdb br0 0 02:00:00:00:00:01", "- port a bridge: br0 -> br1", "+ port a"]
+            ["- fdb br0 vlan 0 02:00:00:00:00:01", "- port a bridge: br0 -> br1", "+ port a"]
         );
     }
 

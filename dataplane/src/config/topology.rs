@@ -47,7 +47,7 @@ impl SourceLines {
 impl FdbSpec {
     /// What tells one entry from another, in words: bridge, VLAN and address.
     pub fn key(&self) -> String {
-        format!("{} {} {}", self.bridge, self.vlan, self.mac)
+        format!("{} vlan {} {}", self.bridge, self.vlan, self.mac)
     }
 }
 

@@ -34,6 +34,7 @@ impl Engine {
                     kind: "bridge",
                     name: spec.name.to_string(),
                     difference: difference.join(", "),
+                    replace: false,
                 })
             };
         }
@@ -47,6 +48,7 @@ impl Engine {
         let state = BridgeState { idx, options: spec.options.clone(), fdb, compiled: None };
         self.bridges.insert(spec.name.clone(), state);
         self.publish();
+        tracing::info!(bridge = %spec.name, "bridge added");
         Ok(true)
     }
 
@@ -96,6 +98,7 @@ impl Engine {
         self.bridges.remove(name);
         self.publish();
         self.bridge_names[idx.at()] = None;
+        tracing::info!(bridge = %name, "bridge deleted");
         Ok(())
     }
 }

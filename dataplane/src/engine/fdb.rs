@@ -6,7 +6,7 @@ use crate::{
     config::{BridgeName, FdbSpec, PortName},
     fdb::{Cursor, Dest, EntryKind, FdbKey, Flush},
     index::BridgeIdx,
-    wire::MacAddr,
+    wire::{MacAddr, Vid},
 };
 
 /// Entries of a page where nothing else is asked for.
@@ -18,7 +18,7 @@ const CURSOR_BITS: u32 = 48;
 
 impl Engine {
     pub(super) fn fdb_add(&mut self, spec: &FdbSpec) -> Result<bool, Refusal> {
-        let name = format!("{} vlan {} {}", spec.bridge, spec.vlan, spec.mac);
+        let name = spec.key();
         let mistakes = spec.check();
         if !mistakes.is_empty() {
             return Err(invalid("fdb", name, mistakes.join("; ")));
@@ -39,7 +39,7 @@ impl Engine {
             }
             let there = self.port_name(entry.dest.port).map_or("?", PortName::as_str);
             let difference = format!("it is {} on port {there}", entry.kind);
-            return Err(Refusal::Exists { kind: "fdb", name, difference });
+            return Err(Refusal::Exists { kind: "fdb", name, difference, replace: true });
         }
         match bridge.fdb.insert(key, dest, kind, self.clock.now()) {
             Ok(_) => Ok(true),
@@ -52,7 +52,9 @@ impl Engine {
     }
 
     pub(super) fn fdb_del(&mut self, mac: MacAddr, bridge: &BridgeName, vlan: u16) -> Result<(), Refusal> {
-        match self.bridge(bridge)?.fdb.remove(FdbKey::new(vlan, mac)) {
+        let state = self.bridge(bridge)?;
+        check_vlan(Some(vlan))?;
+        match state.fdb.remove(FdbKey::new(vlan, mac)) {
             Some(_) => Ok(()),
             None => Err(not_found("fdb", format!("{bridge} vlan {vlan} {mac}"))),
         }
@@ -64,6 +66,7 @@ impl Engine {
         port: Option<&PortName>,
         vlan: Option<u16>,
     ) -> Result<Reply, Refusal> {
+        check_vlan(vlan)?;
         let (bridge, port) = self.scope(bridge, port)?;
         let flush = Flush { port: port.map(|p| p.0), vlan, ..Flush::default() };
         let flushed = self
@@ -102,6 +105,7 @@ impl Engine {
         cursor: Option<u64>,
         limit: Option<u32>,
     ) -> Result<Reply, Refusal> {
+        check_vlan(vlan)?;
         let (bridge, port) = self.scope(bridge, port)?;
         let limit = limit.unwrap_or(PAGE).clamp(1, MAX_PAGE) as usize;
         let cursor = cursor.unwrap_or(0);
@@ -170,5 +174,13 @@ impl Engine {
         }
         specs.sort_by(|a, b| (&a.bridge, a.vlan, a.mac).cmp(&(&b.bridge, b.vlan, b.mac)));
         specs
+    }
+}
+
+/// A filter for a VLAN that cannot be finds nothing, and the operator would believe it.
+fn check_vlan(vlan: Option<u16>) -> Result<(), Refusal> {
+    match vlan.filter(|&vlan| vlan > Vid::MAX) {
+        Some(vlan) => Err(invalid("vlan", vlan, format!("is not allowed: 0 to {}", Vid::MAX))),
+        None => Ok(()),
     }
 }

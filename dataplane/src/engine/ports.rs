@@ -89,6 +89,7 @@ impl Engine {
                     kind: "port",
                     name: spec.name.to_string(),
                     difference: difference.join(", "),
+                    replace: !state.spec.immutable_differences(spec, workers).is_empty(),
                 })
             };
         }
@@ -118,7 +119,7 @@ impl Engine {
             storm: storm(&spec.options),
             secure: secure(&spec.options),
         };
-        tracing::info!(port = %spec.name, bridge = %spec.bridge, ifname = state.backend.ifname(), queues, "port added");
+        tracing::info!(port = %spec.name, bridge = %spec.bridge, ifname = %state.backend.ifname(), queues, "port added");
         self.ports.insert(spec.name.clone(), state);
         self.touch_bridge_of(&spec.name);
         self.publish();

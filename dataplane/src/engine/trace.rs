@@ -20,9 +20,9 @@ impl Engine {
         if let Some(vid) = vlan {
             if bytes.len() < ADDRS_LEN {
                 return Err(invalid(
-                    "frame",
-                    "",
-                    "it ends within the addresses, there is no place for a tag",
+                    "port",
+                    name,
+                    "the frame ends within the addresses, there is no place for a tag",
                 ));
             }
             let tag = Tag { tpid: EtherType::VLAN, tci: Tci(vid.get()) };
@@ -31,8 +31,8 @@ impl Engine {
         let mut batch = Batch::new();
         if !batch.append(&bytes, Offload::NONE) {
             return Err(invalid(
-                "frame",
-                "",
+                "port",
+                name,
                 format!("{} octets are more than a frame can have", bytes.len()),
             ));
         }

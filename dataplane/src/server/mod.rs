@@ -62,7 +62,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_clients: 64, max_request: 4 << 20, max_output: 256 << 10, stall: Duration::from_secs(10) }
+        Self { max_clients: 256, max_request: 4 << 20, max_output: 256 << 10, stall: Duration::from_secs(10) }
     }
 }
 

@@ -222,6 +222,7 @@ impl Control for StandIn {
                     kind: "bridge",
                     name: spec.name.to_string(),
                     difference: "ageing is 300s".to_owned(),
+                    replace: false,
                 }),
             },
             Request::BridgeSet(spec) => match self.bridges.get_mut(&spec.name) {

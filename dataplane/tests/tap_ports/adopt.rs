@@ -62,7 +62,7 @@ fn a_tap_that_somebody_has_open_is_in_use() {
                 let tap = open(&options);
                 let error = Tap::open(&options).unwrap_err();
                 assert!(matches!(error, TapError::InUse { .. }), "{error}");
-                assert_eq!(error.to_string(), "TAP t0 is in use by another process");
+                assert_eq!(error.to_string(), "TAP t0 is in use by another port or process");
                 assert_eq!(tap.health().unwrap(), Health::Up, "and is not disturbed");
                 if queues > 1 {
                     assert_eq!(

@@ -24,8 +24,8 @@ pub enum TapError {
         /// The name asked for.
         name: String,
     },
-    /// The TAP exists, and some process has it open.
-    #[error("TAP {name} is in use by another process")]
+    /// The TAP exists, and somebody has it open; the kernel does not say whether it is this process.
+    #[error("TAP {name} is in use by another port or process")]
     InUse {
         /// The name asked for.
         name: String,
