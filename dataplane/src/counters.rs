@@ -68,8 +68,8 @@ drop_reasons! {
         "The frame is marked as a super-frame but its headers are not those of TCP or UDP over IPv4 or IPv6, or lie about their length."
         "Something behind the port writes raw virtio headers (PACKET_VNET_HDR); stop or fix it.";
     PortDown "port_down" Ingress
-        "The port the frame came from is administratively down."
-        "Set it up: tapwayctl port set NAME --admin up.";
+        "The port the frame came from is down, administratively or because its interface was renamed, moved or deleted."
+        "tapwayctl port show NAME tells which.";
     VlanTruncated "vlan_truncated" Ingress
         "The frame ends inside its VLAN tag."
         "Find the sender of broken frames behind this port.";
