@@ -24,9 +24,7 @@ pub enum Netns {
 
 /// A text that names no network namespace.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "\"{0}\" does not name a network namespace: a name as ip-netns(8) knows, a process id, or a path with a slash"
-)]
+#[error("{0:?} is no network namespace: give a name, a process number or a path")]
 pub struct NetnsError(String);
 
 impl FromStr for Netns {
