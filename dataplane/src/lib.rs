@@ -9,7 +9,7 @@
 //! Imports point downwards only; `tests/house.rs` has every module with its layer, and fails where one is broken.
 //!
 //! ```text
-//!  control   daemon ─ server ─ engine ─ api ─ config        may block, allocate, log; never on a worker
+//!  control   daemon ─ server, state ─ engine ─ api ─ config may block, allocate, log; never on a worker
 //!     │
 //!  effects   worker ─ port ─ netlink ─ netns ─ sys, clock   call the kernel; `unsafe` in sys alone
 //!     │
@@ -41,6 +41,7 @@
 //! | [`api`] | requests and replies, shared with `tapwayctl` |
 //! | [`engine`] | everything that can change, and the order in which it does |
 //! | [`server`] | the control socket and its clients |
+//! | `state` | the topology that outlives the daemon |
 //! | [`daemon`] | the control thread's loop |
 //!
 //! # Reading order
