@@ -15,6 +15,7 @@ use topo::{
     Host, Net,
     frame::{self, BROADCAST, EXPERIMENTAL, mac, vnet},
     packet::VNET_HDR,
+    random::Random,
     switch::Switch,
     traffic::{self, pattern},
 };
@@ -160,20 +161,6 @@ fn frames_for_an_interface_that_is_down_are_counted_and_it_comes_back_by_itself(
     from.send(&sent).unwrap();
     assert_eq!(to.recv(LONG).map(|r| r.frame), Some(sent));
     topo::wait_until("it is counted", LONG, || switch.show("b").tx.frames == 1);
-}
-
-/// A generator that a seed starts again (Knuth, TAOCP 2 §3.3.4).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % n
-    }
-
-    fn one<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())]
-    }
 }
 
 /// A frame that is TCP or UDP over IPv4, or only looks like it, and a virtio header of which up to two fields are absurd.

@@ -18,6 +18,7 @@ use topo::{
     Host, Net,
     frame::{self, BROADCAST, EXPERIMENTAL, mac},
     packet::PacketSocket,
+    random::Random,
     switch::Switch,
     traffic::pattern,
 };
@@ -106,50 +107,41 @@ impl Subject {
     }
 }
 
-/// A generator that a seed starts again (Knuth, TAOCP 2 §3.3.4).
-struct Random(u64);
+/// The frames that a seed leads to.
+struct Frames(Random);
 
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % n
-    }
-
-    fn one<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())]
-    }
-
+impl Frames {
     fn station(&mut self) -> [u8; 6] {
-        mac(1 + self.below(STATIONS) as u8)
+        mac(1 + self.0.below(STATIONS) as u8)
     }
 
     fn destination(&mut self) -> [u8; 6] {
-        match self.below(16) {
+        match self.0.below(16) {
             0..9 => self.station(),
-            9 => mac(200 + self.below(50) as u8), // nobody
+            9 => mac(200 + self.0.below(50) as u8), // nobody
             10 => BROADCAST,
-            11 => [0x01, 0, 0x5e, 0, 0, self.below(256) as u8], // IPv4 multicast (RFC 1112)
-            12 => [0x33, 0x33, 0, 0, 0, self.below(256) as u8], // IPv6 multicast (RFC 2464)
-            13 => [0x01, 0x80, 0xc2, 0, 0, 1 + self.below(15) as u8], // reserved (802.1Q-2018 table 8-1)
-            14 => [0x01, 0x80, 0xc2, 0, 0, 0x10 + self.below(32) as u8], // just beyond
+            11 => [0x01, 0, 0x5e, 0, 0, self.0.below(256) as u8], // IPv4 multicast (RFC 1112)
+            12 => [0x33, 0x33, 0, 0, 0, self.0.below(256) as u8], // IPv6 multicast (RFC 2464)
+            13 => [0x01, 0x80, 0xc2, 0, 0, 1 + self.0.below(15) as u8], // reserved (802.1Q-2018 table 8-1)
+            14 => [0x01, 0x80, 0xc2, 0, 0, 0x10 + self.0.below(32) as u8], // just beyond
             _ => [0; 6],
         }
     }
 
     fn source(&mut self) -> [u8; 6] {
-        match self.below(20) {
+        match self.0.below(20) {
             0 => [0; 6],
             1 => BROADCAST,
-            2 => [0x03, 0, 0, 0, 0, self.below(256) as u8],
+            2 => [0x03, 0, 0, 0, 0, self.0.below(256) as u8],
             _ => self.station(),
         }
     }
 
-    fn frame(&mut self) -> Vec<u8> {
-        let len = self.one(&[0, 1, 2, 18, 45, 46, 47, 100, 500, 1486, 1499, 1500]);
+    fn next(&mut self) -> Vec<u8> {
+        let len = self.0.one(&[0, 1, 2, 18, 45, 46, 47, 100, 500, 1486, 1499, 1500]);
         // A length (802.3), IPv4, ARP, IPv6, LLDP, and what nobody knows.
-        let kind = self.one(&[EXPERIMENTAL, 46, 0x0800, 0x0806, 0x86dd, 0x88cc, 0xffff]);
-        let seed = self.below(1 << 20) as u64;
+        let kind = self.0.one(&[EXPERIMENTAL, 46, 0x0800, 0x0806, 0x86dd, 0x88cc, 0xffff]);
+        let seed = self.0.below(1 << 20) as u64;
         frame::frame(self.destination(), self.source(), &[], kind, &pattern(len, seed))
     }
 }
@@ -162,10 +154,10 @@ fn frames_leave_by_the_ports_and_with_the_octets_that_the_kernels_bridge_would_c
         let mut ours = Subject::ours(&net, &switch);
         let oracle_net = Net::new().expect("a second one like the first");
         let mut oracle = Subject::kernel(&oracle_net);
-        let mut random = Random(seed);
+        let mut frames = Frames(Random(seed));
         let (mut unicast, mut flooded, mut dropped) = (0, 0, 0);
         for n in 0..FRAMES {
-            let (ingress, sent) = (random.below(PORTS), random.frame());
+            let (ingress, sent) = (frames.0.below(PORTS), frames.next());
             let (got, want) = (ours.pass(ingress, &sent), oracle.pass(ingress, &sent));
             let ports = |out: &[Vec<Vec<u8>>]| out.iter().map(Vec::len).collect::<Vec<_>>();
             assert_eq!(

@@ -100,6 +100,12 @@ impl Switch {
         self.done(Request::BridgeAdd(parse::<BridgeSpec>(words)));
     }
 
+    /// `tapwayctl bridge del NAME`.
+    #[track_caller]
+    pub(crate) fn bridge_del(&self, name: &str) {
+        self.done(Request::BridgeDel { name: name.parse().expect("a name") });
+    }
+
     /// `tapwayctl port add WORDS`.
     #[track_caller]
     pub(crate) fn port(&self, words: &str) {
