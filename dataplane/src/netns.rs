@@ -25,7 +25,7 @@ pub enum Netns {
 /// A text that names no network namespace.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "\"{0}\" does not name a network namespace: a name as ip-netns(8) knows, a process id, or a path with a slash"
+    "{0:?} does not name a network namespace: a name as ip-netns(8) knows, a process id, or a path with a slash"
 )]
 pub struct NetnsError(String);
 
