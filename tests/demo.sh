@@ -28,13 +28,13 @@ fi
 
 dir=$(mktemp -d)
 export TAPWAY_SOCKET=$dir/tapway.sock
-id=tapway-demo-$$ # namespaces are $id-switch, $id-web, …
+id=demo-$$ # namespaces are $id-switch, $id-web, …
 hosts="web db red blue trunk"
 started=()
 
 cleanup() {
     local status=$?
-    [ $status = 0 ] || { echo; echo "The daemon's log:"; tail -n 30 "$dir/log" 2>/dev/null; } >&2
+    [ $status = 0 ] || [ $status = 130 ] || { echo; echo "The daemon's log:"; tail -n 30 "$dir/log" 2>/dev/null; } >&2
     for pid in "${started[@]}"; do
         kill "$pid" 2>/dev/null || continue
         for _ in {1..50}; do kill -0 "$pid" 2>/dev/null || continue 2; sleep 0.1; done
@@ -46,11 +46,13 @@ cleanup() {
     rm -rf "$dir"
 }
 trap cleanup EXIT
-trap 'exit 1' INT TERM
+trap 'exit 130' INT TERM HUP
 
-if [ -t 1 ]; then bold=$'\e[1m' plain=$'\e[0m'; else bold='' plain=''; fi
+if [ -t 1 ]; then bold=$'\e[1m' green=$'\e[32m' plain=$'\e[0m'; else bold='' green='' plain=''; fi
 say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 show() { printf '$ %s\n' "$*"; "$@"; }
+shown=0
+proved() { shown=$((shown + 1)); printf '%s%s%s\n' "$green" "✓ $*" "$plain"; }
 fail() { echo "demo: $*" >&2; exit 1; }
 tapwayctl() { "$bin/tapwayctl" "$@"; }
 in_host() { ip netns exec "$id-$1" "${@:2}"; } # HOST COMMAND...; in the background, $! would be that of a shell
@@ -69,11 +71,11 @@ mac() { printf '02:00:00:00:00:0%s' "$(address "$1" | cut -d. -f4)"; } # HOST
 
 reaches() { # FROM TO
     in_host "$1" ping -q -c 3 -i 0.2 -W 2 "$(address "$2")" >"$dir/ping" || fail "$1 does not reach $2"
-    printf '%-6s -> %-6s  %s\n' "$1" "$2" "$(tail -n 1 "$dir/ping")"
+    proved "$1 reaches $2: $(tail -n 1 "$dir/ping")"
 }
 isolated() { # FROM TO
     ! in_host "$1" ping -q -c 2 -i 0.2 -W 1 "$(address "$2")" >"$dir/ping" || fail "$1 reaches $2, which it must not"
-    printf '%-6s -> %-6s  no answer: isolated, as it should be\n' "$1" "$2"
+    proved "$1 does not reach $2"
 }
 
 say 'Five hosts, and a place for the switch: network namespaces'
@@ -84,7 +86,7 @@ done
 echo "switch $hosts"
 
 say 'The daemon'
-ip netns exec "$id-switch" "$bin/tapwayd" --state-dir "$dir/state" >"$dir/log" 2>&1 &
+ip netns exec "$id-switch" "$bin/tapwayd" >"$dir/log" 2>&1 &
 started+=($!)
 show tapwayctl status --wait 10s
 
@@ -115,24 +117,28 @@ say 'The switch has learned who is where'
 show tapwayctl fdb list
 says '"vlan":10,"mac":"'"$(mac web)"'","port":"web"' tapwayctl fdb list --json ||
     fail 'web is not known in VLAN 10 on its port'
+proved 'web is known in VLAN 10 behind its port'
 
 say 'What would it do with a frame of web for db? (Nothing is sent.)'
 hex=$(printf '%s%s88b5' "$(mac db)" "$(mac web)" | tr -d :)$(printf '%092d' 0)
 show tapwayctl trace --port web --frame "$hex"
 says '"verdict":"forward"' tapwayctl trace --port web --frame "$hex" --json ||
     fail 'the frame would not be forwarded'
+proved 'forwarded to db alone'
 
 say 'And with the same frame, tagged with VLAN 20 by web?'
 tagged=${hex:0:24}81000014${hex:24}
 show tapwayctl trace --port web --frame "$tagged"
 says '"reason":"vlan_not_member"' tapwayctl trace --port web --frame "$tagged" --json ||
     fail 'the tagged frame would not be dropped as vlan_not_member'
+proved 'dropped, with the reason'
 
 say 'A transfer from web to db: super-frames with partial checksums go through as they are'
 ip netns exec "$id-db" iperf3 --server --one-off --forceflush --bind "$(address db)" >"$dir/iperf3" 2>&1 &
 started+=($!)
 for _ in {1..50}; do grep -qs listening "$dir/iperf3" && break; sleep 0.1; done
 in_host web iperf3 --client "$(address db)" --time 3 | grep -E 'sender|receiver' || fail 'the transfer failed'
+proved 'web sent to db for three seconds'
 
 say 'Isolated ports of one VLAN reach only ports that are not isolated'
 show tapwayctl port set red --isolated on
@@ -142,6 +148,7 @@ isolated red blue
 say 'Every frame that did not leave is counted, by port and reason'
 show tapwayctl stats
 show tapwayctl drops
-says '"isolated"' tapwayctl drops --json || fail 'the drops do not say isolated'
+says '"port":"red","reason":"isolated"' tapwayctl drops --json || fail 'the drops do not say isolated'
+proved 'what red could not send is counted as isolated'
 
-say 'That was it. For a switch of your own: tapwayd --help, tapwayctl --help'
+say "That was it: $shown things shown. For a switch of your own: tapwayd --help, tapwayctl --help"
