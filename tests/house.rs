@@ -3,12 +3,12 @@
 //! The library has three layers, and imports point downwards only:
 //!
 //! ```text
-//!  control   config  engine  api  server        may block, allocate, log; never on a worker
+//!  control   daemon  state  server  engine  api  config   may block, allocate, log; never on a worker
 //!     │
-//!  effects   worker ─ port ─ netlink ─ sys      call the kernel; clock
+//!  effects   worker ─ port ─ netlink ─ netns ─ sys      call the kernel; clock
 //!     │
 //!  pure      forward ─┬ bridge ─ fdb ─┬ wire    no I/O, no clock, no threads, no log, no unsafe
-//!            snapshot ├ overlay       │
+//!            snapshot │               │
 //!                     └ offload ─ frame         (counters, tick, index: leaves that all use)
 //! ```
 //!

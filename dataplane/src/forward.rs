@@ -77,8 +77,8 @@ impl Default for Scratch {
 
 /// Decides what happens to every frame in `rx`, all of which came from `ingress`, and adds what leaves to `tx`.
 ///
-/// Every frame ends as at least one entry of the plan or as one counted drop on the ingress port;
-/// copies for ports that cannot take it are counted there.
+/// Every frame ends as one counted drop on the ingress port, or as copies, each of which is an entry of the plan or a counted
+/// drop on the egress port that cannot take it.
 pub fn forward<O: Observer>(
     env: &Env<'_>,
     ingress: PortIdx,

@@ -44,7 +44,7 @@ use crate::{
 
 /// How often ageing and the health of devices are looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// FDB slots that one round of ageing looks at in each bridge: all of the largest table within the shortest ageing time.
+/// FDB buckets that one round of ageing looks at in each bridge: a table of 3 million entries in one round, the largest in eight.
 const SWEEP_BUDGET: usize = 1 << 20;
 
 /// How an engine is made.

@@ -152,7 +152,7 @@ impl Tap {
         &self.caps
     }
 
-    /// The negotiated offloads in words: "csum", "tso4", "tso6", "tso-ecn", "uso".
+    /// The negotiated offloads in words: "csum", "tso4", "tso6", "tso_ecn", "uso".
     pub fn offloads(&self) -> Vec<&'static str> {
         negotiate::words(&self.caps)
     }

@@ -1,4 +1,4 @@
-//! One queue of a TAP: read and write, one frame a system call.
+//! One queue of a TAP: read and write, one frame a system call, or several in one where a ring is lent.
 
 use std::{
     io::{self, IoSlice},
@@ -91,7 +91,7 @@ impl TapQueue {
     fn read_one(&mut self, batch: &mut Batch, counters: &PortCounters, seen: &mut Seen) -> Option<Received> {
         match rustix::io::read(&self.fd, batch.vacant(self.before)) {
             Ok(read) => self.take_in(batch, read, counters, seen),
-            Err(errno) => ended_by(errno),
+            Err(errno) => Some(ended_by(errno)),
         }
     }
 
@@ -120,7 +120,7 @@ impl TapQueue {
                     }
                     end = end.or(self.take_in(batch, read, counters, seen));
                 }
-                Err(_) => end = end.or(ended_by(Errno::from_raw_os_error(-result))),
+                Err(_) => end = end.or(Some(ended_by(Errno::from_raw_os_error(-result)))),
             }
         }
         end
@@ -165,13 +165,14 @@ struct Seen {
     bytes: u64,
 }
 
-/// How an error of a read ends the receive; `None` where the next read may succeed.
+/// How an error of a read ends the receive.
 #[cold]
-fn ended_by(errno: Errno) -> Option<Received> {
+fn ended_by(errno: Errno) -> Received {
     match classify(errno) {
-        ErrnoClass::TryAgain | ErrnoClass::Down => Some(Received::Drained),
-        ErrnoClass::Transient => None,
-        ErrnoClass::Gone | ErrnoClass::Refused => Some(Received::Gone(errno)),
+        ErrnoClass::TryAgain | ErrnoClass::Down => Received::Drained,
+        // Something may wait all the same: come back when others have had their turn.
+        ErrnoClass::Transient => Received::Full,
+        ErrnoClass::Gone | ErrnoClass::Refused => Received::Gone(errno),
     }
 }
 
