@@ -1,6 +1,6 @@
 //! Change under traffic, and many ports: what is not changed does not notice.
 //!
-//! With `TAPWAY_TEST_LONG=1` as many changes and ports as the switch is promised to bear; else a tenth and a quarter of them.
+//! With `TAPWAY_TEST_LONG=1` as many changes and ports as the switch is promised to bear, two minutes long; else a part of them.
 
 mod topo;
 
@@ -79,7 +79,7 @@ fn change(switch: &Switch, n: usize) {
 
 #[test]
 fn a_transfer_and_a_ping_lose_nothing_while_other_ports_and_vlans_come_change_and_go() {
-    let changes = if long() { 1000 } else { 100 };
+    let changes = if long() { 1000 } else { 50 };
     let Some((net, switch)) = Switch::new(2) else { return };
     net.home().sysctl("net/ipv6/conf/default/disable_ipv6", "1");
     switch.bridge("br0");
