@@ -22,7 +22,7 @@ use topo::{
 };
 
 const SHORT: Duration = Duration::from_millis(200);
-const LONG: Duration = Duration::from_secs(2);
+const LONG: Duration = Duration::from_secs(5);
 
 const A: Ipv4Addr = v4(1);
 const B: Ipv4Addr = v4(2);

@@ -21,7 +21,7 @@ use topo::{
 };
 
 const SHORT: Duration = Duration::from_millis(200);
-const LONG: Duration = Duration::from_secs(2);
+const LONG: Duration = Duration::from_secs(5);
 
 const fn v4(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(198, 51, 100, n)

@@ -26,7 +26,7 @@ use topo::{
 const PORTS: usize = 4;
 const STATIONS: usize = 6;
 const FRAMES: usize = 400;
-const LONG: Duration = Duration::from_secs(2);
+const LONG: Duration = Duration::from_secs(5);
 /// The type of the frames that say "everything before me has passed".
 const SENTINEL: u16 = EXPERIMENTAL + 1;
 

@@ -180,9 +180,12 @@ impl Host {
         self.try_ip(&format!("link show dev {ifname}")).is_ok()
     }
 
-    /// Sends one ICMP or ICMPv6 echo request of 56 octets and waits a second for the answer.
+    /// Sends one ICMP or ICMPv6 echo request of 56 octets and waits for the answer.
+    ///
+    /// For five seconds: a machine under load may notice the carrier of a new interface late, so that the first question for
+    /// a neighbour is lost, and the kernel asks again after a second.
     pub(crate) fn ping(&self, to: impl Into<IpAddr>) -> bool {
-        self.ping_with(to, 56, Duration::from_secs(1)).is_some()
+        self.ping_with(to, 56, Duration::from_secs(5)).is_some()
     }
 
     /// Sends one echo request of `len` octets; the round trip, if the same octets came back in time.
