@@ -37,7 +37,7 @@ fn a_thousand_changes_leave_no_descriptor_no_thread_and_no_memory_behind() {
         ask("BridgeAdd", json!({ "name": "br1" }));
         ask(
             "PortAdd",
-            json!({ "name": "c", "bridge": "br1", "access": vlan, "netns": a.path(), "persist": n % 2 == 0 }),
+            json!({ "name": "c", "bridge": "br1", "access": vlan, "netns": a.path(), "persist": n.is_multiple_of(2) }),
         );
         ask("FdbAdd", json!({ "mac": "02:00:00:00:00:07", "bridge": "br1", "vlan": vlan, "port": "c" }));
         ask("PortSet", json!({ "name": "c", "trunk": "10,20-29", "native": vlan, "storm_limit": 1000 }));
