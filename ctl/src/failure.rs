@@ -35,6 +35,15 @@ fn sentence(error: &str, parameters: &Value) -> String {
     if parameters["message"].is_string() { text("message") } else { format!("{error} {parameters}") }
 }
 
+impl From<&clap::Error> for Failure {
+    fn from(error: &clap::Error) -> Self {
+        let text = error.to_string();
+        // What comes behind the first paragraph is the usage line and where to find more.
+        let first = text.split("\n\n").next().unwrap_or_default();
+        Self::Usage(first.trim_start_matches("error: ").to_owned())
+    }
+}
+
 impl Failure {
     fn code(&self) -> u8 {
         match self {
@@ -73,8 +82,13 @@ impl Failure {
         }
         let _ = writeln!(anstream::stderr(), "\x1b[1;31merror:\x1b[0m {self}");
         if json && !matches!(self, Self::Output(_)) {
-            let _ = writeln!(io::stdout(), "{}", self.json());
+            self.print_document();
         }
         ExitCode::from(self.code())
+    }
+
+    /// The one document that a command with `--json` prints, also where it fails.
+    pub(crate) fn print_document(&self) {
+        let _ = writeln!(io::stdout(), "{}", self.json());
     }
 }

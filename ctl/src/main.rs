@@ -16,7 +16,16 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // The arguments cannot be read, so the word has to do.
+            if error.use_stderr() && std::env::args_os().any(|word| word == "--json") {
+                failure::Failure::from(&error).print_document();
+            }
+            error.exit()
+        }
+    };
     let json = cli.global.json;
     match run::run(cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -248,6 +248,28 @@ fn what_makes_no_sense_is_a_usage_error_before_anybody_is_asked() {
 }
 
 #[test]
+fn a_usage_error_is_a_document_too_where_documents_are_asked_for() {
+    let nowhere = Path::new("/nonexistent/tapway.sock");
+    for (line, why) in [
+        ("--json port add vm1", "--bridge <BR>"),
+        ("port add vm1 --bridge br0 --access 0 --json", "from 1 to 4094"),
+        ("bridge set br0 --json", "nothing to set"),
+    ] {
+        let (code, out, err) = run(nowhere, line);
+        assert_eq!(code, 2, "{line}: {err}");
+        let doc: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(doc["error"], "Usage", "{line}");
+        let message = doc["message"].as_str().unwrap();
+        assert!(
+            message.contains(why) && !message.starts_with("error") && !message.contains("Usage:"),
+            "{doc}"
+        );
+    }
+    let (code, out, _) = run(nowhere, "--help --json");
+    assert!(code == 0 && out.starts_with("Controls the Tapway switch\n"), "{out}");
+}
+
+#[test]
 fn without_a_daemon_the_socket_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tapway.sock");

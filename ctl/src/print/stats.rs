@@ -47,31 +47,30 @@ impl Rated {
     }
 }
 
+/// Exact numbers; beside rates short ones, and no octets, which is what 80 columns take.
 pub(crate) fn stats(ports: &[Rated]) -> String {
     let rates = ports.iter().any(|p| p.per_s.is_some());
+    let numbers: &[&str] = if rates {
+        &["RX-FRAMES", "TX-FRAMES", "DROPPED", "RX-F/S", "RX-BIT/S", "TX-F/S", "TX-BIT/S", "DROP/S"]
+    } else {
+        &["RX-FRAMES", "RX-BYTES", "TX-FRAMES", "TX-BYTES", "DROPPED"]
+    };
     let mut columns = vec![("PORT", Align::Left)];
-    columns.extend(["RX-FRAMES", "RX-BYTES", "TX-FRAMES", "TX-BYTES", "DROPPED"].map(|h| (h, Align::Right)));
-    if rates {
-        columns.extend(["RX-F/S", "RX-BIT/S", "TX-F/S", "TX-BIT/S", "DROP/S"].map(|h| (h, Align::Right)));
-    }
+    columns.extend(numbers.iter().map(|head| (*head, Align::Right)));
     let mut table = Table::new(&columns);
     for Rated { stats: p, per_s } in ports {
-        let mut row = vec![
-            p.port.to_string(),
-            p.rx.frames.to_string(),
-            p.rx.bytes.to_string(),
-            p.tx.frames.to_string(),
-            p.tx.bytes.to_string(),
-            p.dropped.to_string(),
-        ];
+        let mut row = vec![p.port.to_string()];
+        if rates {
+            row.extend([p.rx.frames, p.tx.frames, p.dropped].map(short));
+        } else {
+            let all = [p.rx.frames, p.rx.bytes, p.tx.frames, p.tx.bytes, p.dropped];
+            row.extend(all.map(|n| n.to_string()));
+        }
         match per_s {
-            Some(r) => row.extend([
-                short(r.rx.frames),
-                short(r.rx.bytes * 8),
-                short(r.tx.frames),
-                short(r.tx.bytes * 8),
-                short(r.dropped),
-            ]),
+            Some(r) => {
+                let all = [r.rx.frames, r.rx.bytes * 8, r.tx.frames, r.tx.bytes * 8, r.dropped];
+                row.extend(all.map(short));
+            }
             None if rates => row.extend(std::iter::repeat_n("-".to_owned(), 5)),
             None => {}
         }
@@ -129,9 +128,9 @@ mod tests {
         let rated = Rated::all(now, &before, Duration::from_secs(2));
         assert_eq!(
             strip_str(&stats(&rated)).to_string(),
-            "PORT  RX-FRAMES  RX-BYTES  TX-FRAMES  TX-BYTES  DROPPED  RX-F/S  RX-BIT/S  TX-F/S  TX-BIT/S  DROP/S\n\
-             vm1        4000    400000       4000    400000        1   1.50k     1.20M   1.50k     1.20M       0\n\
-             vm2           5       500          5       500        1       -         -       -         -       -\n"
+            "PORT  RX-FRAMES  TX-FRAMES  DROPPED  RX-F/S  RX-BIT/S  TX-F/S  TX-BIT/S  DROP/S\n\
+             vm1       4.00k      4.00k        1   1.50k     1.20M   1.50k     1.20M       0\n\
+             vm2           5          5        1       -         -       -         -       -\n"
         );
         let json = serde_json::to_value(&rated).unwrap();
         assert_eq!(json[0]["per_s"]["rx"]["frames"], 1500);

@@ -185,7 +185,7 @@ impl Server {
             match self.listener.peer_may(&stream) {
                 Ok(()) => {}
                 Err(uid) => {
-                    tracing::warn!(?uid, "refused a control client: its user may not");
+                    tracing::warn!(uid, "refused a control client: its user may not");
                     let message = "this user may not control the switch: use root, the daemon's user, or a member \
                                    of the socket's group";
                     let parameters = json!({ "uid": uid, "message": message });

@@ -6,6 +6,7 @@
 mod clients;
 mod commands;
 mod life;
+mod lost;
 mod storm;
 mod switch;
 #[path = "../../../tests/topo/mod.rs"]
