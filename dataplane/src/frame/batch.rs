@@ -67,6 +67,12 @@ impl Batch {
         self.len == BATCH || self.bytes >= BATCH_BYTES
     }
 
+    /// Octets that a receive should still put into it.
+    #[inline]
+    pub fn room(&self) -> usize {
+        BATCH_BYTES.saturating_sub(self.bytes)
+    }
+
     /// Forgets all frames.
     #[inline]
     pub fn clear(&mut self) {

@@ -29,6 +29,8 @@ pub struct TapQueue {
     before: usize,
     /// Frames that the next receive is likely to find, and one.
     expect: usize,
+    /// Octets that the frames of the last receive had on average.
+    typical: usize,
 }
 
 /// Up to this many frames, single system calls are cheaper than a ring's.
@@ -37,7 +39,7 @@ pub(crate) const WORTH_A_RING: usize = 2;
 impl TapQueue {
     /// A queue over a descriptor that gives and takes one frame a call, with a virtio header in front where `caps` says so.
     pub fn new(fd: OwnedFd, caps: Caps) -> Self {
-        Self { fd, caps, before: if caps.vnet_hdr { virtio_net::LEN } else { 0 }, expect: 1 }
+        Self { fd, caps, before: if caps.vnet_hdr { virtio_net::LEN } else { 0 }, expect: 1, typical: 1 }
     }
 
     /// Another handle on the same queue, for a worker that only sends by it.
@@ -82,6 +84,7 @@ impl TapQueue {
         // As many as came this time may come the next time; a first miss costs one read that finds nothing.
         self.expect = if end == Received::Full { BATCH } else { (seen.frames as usize + 1).min(BATCH) };
         if seen.frames > 0 {
+            self.typical = (seen.bytes / seen.frames).max(1) as usize;
             counters.rx_frames.add(seen.frames);
             counters.rx_bytes.add(seen.bytes);
         }
@@ -104,11 +107,9 @@ impl TapQueue {
     ) -> Option<Received> {
         let first = batch.len();
         let mut results = [0; MAX_OPS];
-        let count = ring.read(
-            self.fd.as_fd(),
-            batch.vacancies(self.before, self.expect.min(BATCH - first)),
-            &mut results,
-        );
+        // As many as are expected and fit: super-frames fill a batch long before there are 64 of them.
+        let count = self.expect.min(BATCH - first).min(batch.room() / self.typical + 1);
+        let count = ring.read(self.fd.as_fd(), batch.vacancies(self.before, count), &mut results);
         let mut end = None;
         for (n, &result) in results[..count].iter().enumerate() {
             match usize::try_from(result) {
