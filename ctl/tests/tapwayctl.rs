@@ -226,6 +226,7 @@ fn what_makes_no_sense_is_a_usage_error_before_anybody_is_asked() {
         ("port add vm1 --bridge br0 --access 0", "from 1 to 4094"),
         ("port add vm1 --bridge br0 --access 4095", "from 1 to 4094"),
         ("port add vm1 --bridge br0 --trunk 10,4095", "no VLAN list"),
+        ("port add vm1 --bridge br0 --address 198.51.100.1", "198.51.100.1/24"),
         ("port add vm1 --bridge br0 --access 10 --trunk 20", "cannot be used with"),
         ("port add vm1 --bridge br0 --hairpin maybe", "neither on nor off"),
         ("port set vm1", "nothing to set"),

@@ -64,10 +64,12 @@ fn messages(problems: Vec<Problem>) -> Vec<String> {
     problems.into_iter().map(|p| p.message).collect()
 }
 
-/// What makes a name no interface name (`dev_valid_name`, and `%` which asks `TUNSETIFF` to choose a number).
+/// What makes a name no interface name (`dev_valid_name`, `sysctl_dev_name_is_allowed`, and `%` which asks `TUNSETIFF` to
+/// choose a number).
 fn is_interface_name(name: &str) -> bool {
     let legal = |c: char| !c.is_whitespace() && !c.is_control() && !"/:%".contains(c);
-    !name.is_empty() && name.len() <= NAME_MAX && name != "." && name != ".." && name.chars().all(legal)
+    let taken = [".", "..", "all", "default"];
+    !name.is_empty() && name.len() <= NAME_MAX && !taken.contains(&name) && name.chars().all(legal)
 }
 
 impl BridgeSpec {
@@ -147,7 +149,7 @@ impl PortSpec {
                 .into_iter()
                 .flatten()
                 .collect();
-        let allowed = "is no interface name: 1 to 15 bytes without spaces and / : %";
+        let allowed = "is no interface name: 1 to 15 bytes without spaces and / : %, not all or default";
         match &o.ifname {
             Some(ifname) if !is_interface_name(ifname) => {
                 let shown: String = ifname.chars().take(64).collect();
@@ -262,11 +264,21 @@ mod tests {
             ),
             (
                 "ifname = \"a b\"",
-                vec!["ifname: \"a b\" is no interface name: 1 to 15 bytes without spaces and / : %"],
+                vec![
+                    "ifname: \"a b\" is no interface name: 1 to 15 bytes without spaces and / : %, not all or default",
+                ],
+            ),
+            (
+                "ifname = \"all\"",
+                vec![
+                    "ifname: \"all\" is no interface name: 1 to 15 bytes without spaces and / : %, not all or default",
+                ],
             ),
             (
                 "ifname = \"\"",
-                vec!["ifname: \"\" is no interface name: 1 to 15 bytes without spaces and / : %"],
+                vec![
+                    "ifname: \"\" is no interface name: 1 to 15 bytes without spaces and / : %, not all or default",
+                ],
             ),
             (
                 "mac = \"01:00:5e:00:00:01\"",

@@ -135,7 +135,7 @@ pub struct PortOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<Netns>,
     /// Address of the interface; may be given several times
-    #[arg(long, value_name = "CIDR", help_heading = "Type tap")]
+    #[arg(long, value_name = "CIDR", value_parser = words::address, help_heading = "Type tap")]
     #[serde(default, deserialize_with = "words::addresses", skip_serializing_if = "Vec::is_empty")]
     pub address: Vec<IpNet>,
     /// MAC address of the interface [default: the kernel chooses]

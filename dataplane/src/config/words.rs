@@ -50,6 +50,8 @@ fn check_name(s: &str) -> Result<(), WordError> {
         "is no name: it has more than 15 bytes"
     } else if s == "." || s == ".." || !s.bytes().all(|b| b.is_ascii_graphic() && !b"/:\"'\\".contains(&b)) {
         "is no name: use letters, digits and - _ . @"
+    } else if s.starts_with('-') {
+        "is no name: a command would take it for a flag"
     } else {
         return Ok(());
     };
@@ -306,7 +308,7 @@ pub(super) fn addresses<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<IpNet>, D
     d.deserialize_any(V)
 }
 
-fn address(s: &str) -> Result<IpNet, WordError> {
+pub(super) fn address(s: &str) -> Result<IpNet, WordError> {
     s.parse().map_err(|_| {
         WordError::new(s, "is no address with a prefix length: write 198.51.100.1/24 or 2001:db8::1/64")
     })
@@ -322,7 +324,7 @@ mod tests {
         assert!(
             "a234567890123456".parse::<PortName>().unwrap_err().to_string().contains("more than 15 bytes")
         );
-        for bad in ["", "a b", "a/b", "..", "ä"] {
+        for bad in ["", "a b", "a/b", "..", "-a", "ä"] {
             assert!(bad.parse::<BridgeName>().is_err(), "{bad}");
         }
     }

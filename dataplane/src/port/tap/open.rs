@@ -129,6 +129,8 @@ fn check(options: &TapOptions) -> Result<(), TapError> {
         "it is longer than 15 octets"
     } else if name == "." || name == ".." {
         "it is a directory"
+    } else if name == "all" || name == "default" {
+        "the kernel keeps its settings for all interfaces under it (sysctl_dev_name_is_allowed)"
     } else if name.bytes().any(|b| matches!(b, b'/' | b':' | b'%') || b.is_ascii_whitespace() || b == 0) {
         "it contains one of / : % or white space"
     } else {
@@ -293,7 +295,8 @@ mod tests {
 
     #[test]
     fn a_name_no_interface_can_have_is_refused_before_anything_is_made() {
-        for name in ["", ".", "..", "sixteen-octets-x", "a/b", "a b", "a:b", "tap%d", "a\0"] {
+        for name in ["", ".", "..", "all", "default", "sixteen-octets-x", "a/b", "a b", "a:b", "tap%d", "a\0"]
+        {
             let options = TapOptions { ifname: Some(name.into()), ..TapOptions::default() };
             assert!(matches!(check(&options), Err(TapError::NameInvalid { .. })), "{name:?}");
         }
