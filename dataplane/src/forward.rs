@@ -152,8 +152,11 @@ impl Path<'_> {
         }
         let admitted = self.port.vlan.admit(bytes)?;
         if let Some(secure) = &self.port.secure {
-            secure.check(bytes, admitted.payload_type_at())?;
+            let type_at = admitted.payload_type_at();
+            finish_stray_checksum(rx, slot.into(), type_at)?;
+            secure.check(rx.bytes(slot.into()), type_at)?;
         }
+        let bytes = rx.bytes(slot.into());
         let packet = match offload::validate(bytes, &rx.frame(slot.into()).offload)? {
             Some(segment) => segment,
             None => packet_len(bytes, admitted.payload_type_at()),
@@ -190,7 +193,7 @@ impl Path<'_> {
         }
         let here = Dest::port(self.ingress);
         let learned = if O::DRY {
-            Foresight::of(fdb, &frame.source, here)
+            self.foresee(frame)
         } else {
             fdb.learn_hashed(&frame.source, here, self.port.mac_limit, self.env.now)
         };
@@ -202,11 +205,22 @@ impl Path<'_> {
         }
     }
 
+    fn foresee(&self, frame: &Pending) -> Learn {
+        Foresight::of(&self.bridge.fdb, &frame.source, Dest::port(self.ingress), self.port.mac_limit)
+    }
+
+    /// Whether the entry that the lookup finds is the one that this very frame makes, and that a dry run has not made.
+    fn is_for_its_sender(&self, frame: &Pending) -> bool {
+        self.port.learning
+            && frame.source.key() == frame.destination.key()
+            && !matches!(self.foresee(frame), Learn::Refused(_))
+    }
+
     /// Looks up where the frames go and plans what leaves.
     #[inline]
     fn plan<O: Observer>(&self, rx: &mut Batch, pending: &[Pending], tx: &mut TxPlan, seen: &mut O) {
         for frame in pending {
-            let planned = match self.classify(frame) {
+            let planned = match self.classify::<O>(frame) {
                 Ok(dest) => {
                     seen.observe(frame.slot, Step::Found(dest));
                     self.unicast(dest, frame, rx, tx, seen)
@@ -224,9 +238,12 @@ impl Path<'_> {
 
     /// The known destination of a frame, or the class in which it is flooded.
     #[inline]
-    fn classify(&self, frame: &Pending) -> Result<Dest, Class> {
+    fn classify<O: Observer>(&self, frame: &Pending) -> Result<Dest, Class> {
         if frame.to.is_group() {
             return Err(if frame.to.is_broadcast() { Class::Broadcast } else { Class::Multicast });
+        }
+        if O::DRY && self.is_for_its_sender(frame) {
+            return Ok(Dest::port(self.ingress));
         }
         self.bridge.fdb.lookup_hashed(&frame.destination).ok_or(Class::UnknownUnicast)
     }
@@ -334,6 +351,20 @@ impl Path<'_> {
         }
         seen.observe(slot, Step::Dropped { reason, port });
     }
+}
+
+/// What is checked must be what the receiver sees: a partial checksum that is not TCP's or UDP's own is finished before.
+/// (That of a super-frame is looked at with its headers.)
+#[inline]
+fn finish_stray_checksum(rx: &mut Batch, slot: usize, type_at: usize) -> Result<(), DropReason> {
+    let offload = rx.frame(slot).offload;
+    if let (Checksum::Partial { start, offset }, None) = (offload.csum, offload.gso)
+        && !offload::is_transport_checksum(rx.bytes(slot), type_at, start, offset)
+    {
+        offload::checksum::complete(rx.bytes_mut(slot), start.into(), offset.into())?;
+        rx.frame_mut(slot).offload.csum = Checksum::Good;
+    }
+    Ok(())
 }
 
 /// Octets behind the Ethernet header of a frame whose type stands at `type_at`; a further tag there is no part of the packet,

@@ -66,6 +66,15 @@ impl Engine {
         options: &BridgeOptions,
     ) -> Result<bool, Refusal> {
         let now = self.clock.now();
+        // Learned entries that do not fit are learned again; what an operator has entered is not thrown away in silence.
+        let entered = self.fdb_specs().iter().filter(|entry| entry.bridge == *name).count();
+        if entered > options.fdb_limit_or_default() as usize {
+            let reason = format!(
+                "fdb_limit: {} is less than its {entered} static entries",
+                options.fdb_limit_or_default()
+            );
+            return Err(invalid("bridge", name, reason));
+        }
         let state = self.bridges.get_mut(name).ok_or_else(|| not_found("bridge", name))?;
         let before = std::mem::replace(&mut state.options, options.clone());
         if options.fdb_limit_or_default() != before.fdb_limit_or_default() {

@@ -115,7 +115,7 @@ impl Engine {
             .collect();
         for idx in lost {
             if let Some(name) = self.port_name(idx).cloned() {
-                self.check_health(&name);
+                self.port_lost(&name);
             }
         }
         let now = self.clock.now();

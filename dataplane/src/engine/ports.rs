@@ -29,6 +29,8 @@ pub(super) struct PortState {
     pub(super) backend: Box<dyn Backend>,
     pub(super) queues: u16,
     pub(super) oper: Oper,
+    /// A worker has found a queue closed: the port carries nothing any more, whatever its device says.
+    lost: bool,
     pub(super) stats: Arc<PortStats>,
     storm: Option<Arc<Storm>>,
     secure: Option<Arc<Secure>>,
@@ -115,6 +117,7 @@ impl Engine {
             backend,
             queues,
             oper: Oper::Up,
+            lost: false,
             stats: Arc::new(PortStats::new(self.workers.len())),
             storm: storm(&spec.options),
             secure: secure(&spec.options),
@@ -190,10 +193,21 @@ impl Engine {
         Ok(())
     }
 
+    /// A worker has lost a queue of the port.
+    pub(super) fn port_lost(&mut self, name: &PortName) {
+        if let Some(state) = self.ports.get_mut(name) {
+            state.lost = true;
+        }
+        self.check_health(name);
+    }
+
     /// Looks whether what is behind a port is there, and acts when that has changed.
     pub(super) fn check_health(&mut self, name: &PortName) {
         let Some(state) = self.ports.get_mut(name) else { return };
         let oper = match state.backend.health() {
+            Ok(()) if state.lost => {
+                Oper::Down("the kernel closed its queue; delete the port and add it again".into())
+            }
             Ok(()) => Oper::Up,
             Err(reason) => Oper::Down(reason),
         };

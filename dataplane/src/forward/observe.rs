@@ -66,17 +66,22 @@ impl Observer for Vec<Step> {
     }
 }
 
-/// What learning would answer, without learning. Limits are not foreseen: they depend on what others learn meanwhile.
+/// What learning would answer, without learning. A full table is not foreseen: who yields depends on all others.
 #[derive(Clone, Copy, Debug)]
 pub struct Foresight;
 
 impl Foresight {
-    /// The answer for a station with this key that is heard at `here`.
-    pub fn of(fdb: &Fdb, key: &Hashed, here: Dest) -> Learn {
+    /// The answer for a station with this key that is heard at `here`, which may hold `port_limit` dynamic entries (0 = no limit).
+    pub fn of(fdb: &Fdb, key: &Hashed, here: Dest, port_limit: u32) -> Learn {
+        let at_limit = || port_limit != 0 && fdb.port_len(here.port) >= port_limit as usize;
         match fdb.get(key.key()) {
+            None if at_limit() => Learn::Refused(LearnRefusal::PortLimit),
             None => Learn::New,
             Some(entry) if entry.dest == here => Learn::Known,
             Some(entry) if entry.kind == EntryKind::Sticky => Learn::Refused(LearnRefusal::Sticky),
+            Some(entry) if entry.kind == EntryKind::Dynamic && entry.dest.port != here.port && at_limit() => {
+                Learn::Refused(LearnRefusal::PortLimit)
+            }
             Some(entry) => Learn::Moved { from: entry.dest },
         }
     }

@@ -164,7 +164,7 @@ impl Batch {
 
     /// Appends a frame with these octets, for tests and tracing; `false` where the batch is full or the frame too long.
     pub fn append(&mut self, frame: &[u8], offload: Offload) -> bool {
-        if self.is_full() || frame.len() > SLOT - HEADROOM {
+        if self.is_full() || frame.len() > MAX_FRAME {
             return false;
         }
         self.vacant(0)[..frame.len()].copy_from_slice(frame);

@@ -2,6 +2,10 @@
 
 use crate::wire::virtio_net::{self as vnet, VirtioNetHdr};
 
+/// Where the first transport header can begin: behind an Ethernet header (14) and an IPv4 header (20).
+/// A checksum that began before could change the VLAN tag after the switch has looked at it.
+const MIN_CSUM_START: u16 = 34;
+
 /// The state of the innermost transport checksum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Checksum {
@@ -71,7 +75,7 @@ impl Offload {
         }
         let csum = if hdr.flags & vnet::F_NEEDS_CSUM != 0 {
             let (start, offset) = (hdr.csum_start.get(), hdr.csum_offset.get());
-            if usize::from(start) + usize::from(offset) + 2 > len || start < 14 {
+            if usize::from(start) + usize::from(offset) + 2 > len || start < MIN_CSUM_START {
                 return None;
             }
             Checksum::Partial { start, offset }
@@ -208,6 +212,8 @@ mod tests {
         for (why, h, len) in [
             ("checksum beyond the end", hdr(1, 0, 0, 59, 0), 60),
             ("checksum inside the Ethernet header", hdr(1, 0, 0, 2, 0), 60),
+            ("checksum over the VLAN tag", hdr(1, 0, 0, 14, 0), 60),
+            ("checksum inside the shortest IP header", hdr(1, 0, 0, 33, 0), 60),
             ("super-frame without segment size", hdr(1, vnet::GSO_TCPV4, 0, 34, 16), 6000),
             ("super-frame without partial checksum", hdr(0, vnet::GSO_TCPV4, 1448, 34, 16), 6000),
             ("the retired UFO type", hdr(1, vnet::GSO_UDP, 1448, 34, 16), 6000),

@@ -68,6 +68,18 @@ impl Headers {
     }
 }
 
+/// Whether a partial checksum is that of TCP or UDP, whose field nobody reads but the receiver's own check of it.
+/// Any other may stand on an address or a port, and change it when it is finished. The frame's type, or next tag, stands at `type_at`.
+pub fn is_transport_checksum(frame: &[u8], type_at: usize, start: u16, offset: u16) -> bool {
+    let Ok(Layers { ip: Some(ip), .. }) = Layers::parse_at(frame, type_at) else { return false };
+    let field = match ip.protocol {
+        TCP => TCP_CHECKSUM,
+        UDP => UDP_CHECKSUM,
+        _ => return false,
+    };
+    ip.fragment == Fragment::No && usize::from(start) == ip.l4 && usize::from(offset) == field
+}
+
 /// Whether a frame that says it is a super-frame is one that can be split, and if so, the octets of the longest IP packet that it
 /// is made of: what is compared with an MTU. `None` for a frame that is no super-frame, which is not looked at.
 ///

@@ -11,5 +11,5 @@ mod split;
 #[cfg(test)]
 mod tests;
 
-pub use headers::{MAX_HEADERS, validate};
+pub use headers::{MAX_HEADERS, is_transport_checksum, validate};
 pub use split::{MAX_SEGMENTS, Split};

@@ -7,6 +7,8 @@
 pub mod memory;
 mod queue;
 pub mod tap;
+#[cfg(test)]
+pub(crate) mod tests;
 mod transmit;
 
 use rustix::io::Errno;

@@ -4,6 +4,9 @@
 //! A frame that leaves as it came, with its virtio header in front, is one contiguous write; a tag or a split makes it a vector.
 //! The segments of a super-frame are made once, however many egresses need them: copies of a frame stand together in a plan.
 
+#[cfg(test)]
+mod tests;
+
 use std::{io::IoSlice, ops::Range};
 
 use zerocopy::IntoBytes;

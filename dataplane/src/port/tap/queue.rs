@@ -94,7 +94,7 @@ impl TapQueue {
     fn read_one(&mut self, batch: &mut Batch, counters: &PortCounters, seen: &mut Seen) -> Option<Received> {
         match rustix::io::read(&self.fd, batch.vacant(self.before)) {
             Ok(read) => self.take_in(batch, read, counters, seen),
-            Err(errno) => Some(ended_by(errno)),
+            Err(errno) => Some(ended_by(errno, counters, seen)),
         }
     }
 
@@ -121,7 +121,7 @@ impl TapQueue {
                     }
                     end = end.or(self.take_in(batch, read, counters, seen));
                 }
-                Err(_) => end = end.or(Some(ended_by(Errno::from_raw_os_error(-result)))),
+                Err(_) => end = end.or(Some(ended_by(Errno::from_raw_os_error(-result), counters, seen))),
             }
         }
         end
@@ -168,7 +168,13 @@ struct Seen {
 
 /// How an error of a read ends the receive.
 #[cold]
-fn ended_by(errno: Errno) -> Received {
+fn ended_by(errno: Errno, counters: &PortCounters, seen: &mut Seen) -> Received {
+    if errno == Errno::INVAL {
+        // The kernel took a frame off the queue for which it can make no virtio header (`tun_put_user`).
+        seen.frames += 1;
+        counters.drop(DropReason::VnetHeaderInvalid);
+        return Received::Full;
+    }
     match classify(errno) {
         ErrnoClass::TryAgain | ErrnoClass::Down => Received::Drained,
         // Something may wait all the same: come back when others have had their turn.
