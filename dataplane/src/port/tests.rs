@@ -62,7 +62,7 @@ fn receive(bytes: &[u8]) -> PortCounters {
     rustix::net::sockopt::set_socket_send_buffer_size(&far, 400_000).unwrap();
     rustix::io::write(&far, bytes).unwrap();
     let (counters, mut batch) = (PortCounters::default(), Batch::new());
-    assert_eq!(queue.recv(&mut batch, &counters), Received::Drained);
+    assert_eq!(queue.recv(&mut batch, &counters, None), Received::Drained);
     assert!(batch.is_empty());
     counters
 }

@@ -83,8 +83,8 @@ impl TapQueue {
         };
         // As many as came this time may come the next time; a first miss costs one read that finds nothing.
         self.expect = if end == Received::Full { BATCH } else { (seen.frames as usize + 1).min(BATCH) };
-        if seen.frames > 0 {
-            self.typical = (seen.bytes / seen.frames).max(1) as usize;
+        if let Some(typical) = seen.bytes.checked_div(seen.frames) {
+            self.typical = typical.max(1) as usize;
             counters.rx_frames.add(seen.frames);
             counters.rx_bytes.add(seen.bytes);
         }
