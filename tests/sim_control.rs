@@ -91,7 +91,7 @@ fn an_apply_without_prune_removes_nothing() {
     assert!(net.switch().export().contains("br9") && net.switch().export().contains("p1"));
     assert_eq!(
         net.switch().apply("[[bridge]]\nname = \"br9\"\n", true).unwrap(),
-        ["- fdb br0 10 02:00:00:00:00:07", "- port p0", "- port p1", "- bridge br0"]
+        ["- fdb br0 vlan 10 02:00:00:00:00:07", "- port p0", "- port p1", "- bridge br0"]
     );
 }
 

@@ -111,7 +111,7 @@ fn a_super_frame_is_split_for_a_plain_port_with_its_tag_on_every_segment() {
 
 #[test]
 fn segments_are_made_once_for_all_copies_and_anew_for_the_next_batch() {
-    let (mut queue, peer) = memory_port(Caps::NONE);
+    let (queue, peer) = memory_port(Caps::NONE);
     let (mut batch, counters) = (Batch::new(), PortCounters::default());
     let mut transmitter = Transmitter::default();
     let out = TxFrame { slot: 0, split: true, port: crate::index::PortIdx(0), rewrite: Rewrite::KEEP };
@@ -121,7 +121,7 @@ fn segments_are_made_once_for_all_copies_and_anew_for_the_next_batch() {
         let (frame, offload) = superframe(octets, 1000);
         batch.append(&frame, offload);
         for _ in 0..copies {
-            transmitter.send(&out, &mut batch, &mut queue, &counters);
+            transmitter.send(&out, &mut batch, &queue, &counters);
         }
         let sent = payload(peer.drain().into_iter().map(|(s, _)| s), None);
         assert_eq!(sent.len(), octets * copies);
