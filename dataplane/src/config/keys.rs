@@ -313,7 +313,7 @@ mod tests {
             (
                 "netns",
                 json!("a\u{7}\nin `x`"),
-                "netns: \"a\\u{7}\\nin `x`\" does not name a network namespace: a name as ip-netns(8) knows, a process id, or a path with a slash",
+                "netns: \"a\\u{7}\\nin `x`\" is no network namespace: give a name, a process number or a path",
             ),
         ] {
             let mut object = json!({ "name": "vm1", "bridge": "br0" });
