@@ -111,6 +111,7 @@ impl Transmitter {
     }
 
     /// Sends at most [`MAX_OPS`] entries by one system call: none of them is split, and all have a descriptor to leave by.
+    /// What the kernel refuses is finished and sent when all have been written, behind the other frames of its run.
     fn send_run<'q>(
         &mut self,
         run: &[TxFrame],
@@ -119,9 +120,12 @@ impl Transmitter {
         egress: &impl Fn(PortIdx) -> Option<(&'q Queue, &'q PortCounters)>,
         lost: &mut impl FnMut(PortIdx),
     ) {
-        for (out, (header, tag)) in run.iter().zip(self.prefixes.iter_mut()) {
+        let mut plain = [true; MAX_OPS];
+        for ((out, (header, tag)), plain) in run.iter().zip(self.prefixes.iter_mut()).zip(&mut plain) {
             let slot = usize::from(out.slot);
-            let vnet = batch.frame(slot).offload.to_vnet(out.rewrite.shift());
+            let offload = batch.frame(slot).offload;
+            *plain = offload.is_plain();
+            let vnet = offload.to_vnet(out.rewrite.shift());
             if out.rewrite == Rewrite::KEEP {
                 batch.headroom_mut(slot, virtio_net::LEN).copy_from_slice(vnet.as_bytes());
             } else {
@@ -153,12 +157,12 @@ impl Transmitter {
         });
         let mut results = [0; MAX_OPS];
         ring.write(writes, &mut results);
-        for (out, &result) in run.iter().zip(&results) {
+        for ((out, &result), &plain) in run.iter().zip(&results).zip(&plain) {
             let Some((queue, counters)) = egress(out.port) else { continue };
             let result = SendResult::from_write(
                 usize::try_from(result).map_err(|_| rustix::io::Errno::from_raw_os_error(-result)),
             );
-            if self.settle(result, out, batch, queue, counters) == Outcome::Gone {
+            if self.settle(result, plain, out, batch, queue, counters) == Outcome::Gone {
                 lost(out.port);
             }
         }
@@ -188,14 +192,16 @@ impl Transmitter {
         } else {
             send_parts(queue, &header, &out.rewrite, batch.bytes(slot), &[])
         };
-        self.settle(result, out, batch, queue, counters)
+        self.settle(result, offload.is_plain(), out, batch, queue, counters)
     }
 
-    /// Counts a frame that was sent as one, or does what its failure calls for.
+    /// Counts a frame that was sent as one, or does what its failure calls for. `plain` says that it asked for nothing when it was
+    /// written: in a run, a copy that was refused before this one may have finished it since.
     #[inline]
     fn settle(
         &mut self,
         result: SendResult,
+        plain: bool,
         out: &TxFrame,
         batch: &mut Batch,
         queue: &Queue,
@@ -208,9 +214,7 @@ impl Transmitter {
                 counters.tx_bytes.add(u64::from(frame.len).wrapping_add_signed(out.rewrite.shift().into()));
                 Outcome::Done
             }
-            SendResult::Refused(_) if !frame.offload.is_plain() => {
-                self.send_plain(out, batch, queue, counters)
-            }
+            SendResult::Refused(_) if !plain => self.send_plain(out, batch, queue, counters),
             failed => account(failed, counters),
         }
     }
