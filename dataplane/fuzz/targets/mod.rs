@@ -3,13 +3,23 @@
 //! A new one is a module here and a line in [`ALL`], three lines in `fuzz_targets/`, a `[[bin]]` in `Cargo.toml`, and a directory in
 //! `corpus/` whose files are named for what they hold.
 
+pub mod call;
+pub mod forward;
 pub mod layers;
 pub mod secure;
 pub mod split;
+pub mod topology;
 
 /// A target's name, which is that of its directory in `corpus/`, and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
 #[allow(dead_code, reason = "a fuzzing binary runs one of them")]
-pub const ALL: &[Target] = &[("layers", layers::run), ("secure", secure::run), ("split", split::run)];
+pub const ALL: &[Target] = &[
+    ("call", call::run),
+    ("forward", forward::run),
+    ("layers", layers::run),
+    ("secure", secure::run),
+    ("split", split::run),
+    ("topology", topology::run),
+];
