@@ -173,7 +173,7 @@ impl Switch {
             let (before, refused) = (self.drops(Side::Ingress), self.drops(Side::Egress));
             let stats = Arc::clone(&self.port(port).stats);
             let received = stats.of(0).rx_frames.get();
-            self.queues[port].recv(&mut self.batch, stats.of(0));
+            self.queues[port].recv(&mut self.batch, stats.of(0), None);
             let received = stats.of(0).rx_frames.get() - received;
             left -= received;
             let env = Env { snapshot: &self.snapshot, worker: 0, now: Tick::from_secs(second) };
@@ -201,7 +201,7 @@ impl Switch {
             assert!(!(from.isolated && to.isolated) && from.is_up() && to.is_up());
             let counters = to.stats.of(0);
             let (sent, lost) = (counters.tx_frames.get(), self.drops(Side::Egress));
-            let done = self.transmitter.send(&out, &mut self.batch, &mut self.queues[n], counters);
+            let done = self.transmitter.send(&out, &mut self.batch, &self.queues[n], counters);
             assert_eq!(done, Outcome::Done);
             let sent = counters.tx_frames.get() - sent;
             assert!(sent + self.drops(Side::Egress) - lost >= 1, "neither sent nor counted");

@@ -347,6 +347,41 @@ fn a_dry_run_changes_and_counts_nothing() {
     assert_eq!(s.all_drops(), 0);
 }
 
+/// An IPv4 UDP packet from 198.51.100.1 in a frame from station 1.
+fn datagram() -> Vec<u8> {
+    let ip = [0x45, 0, 0, 36, 0, 0, 0, 0, 64, 17, 0, 0, 198, 51, 100, 1, 198, 51, 100, 2];
+    [&frame(BROADCAST, 1)[..12], &[8, 0], &ip, &[0x10, 0, 0x10, 1, 0, 16, 0, 0], &[7; 8]].concat()
+}
+
+#[test]
+fn a_checksum_to_be_finished_does_not_change_what_a_secured_port_has_checked() {
+    let secured = || Port {
+        secure: Some(Arc::new(Secure {
+            mac: station(1),
+            ips: ["198.51.100.1"].map(|ip| ip.parse().unwrap()).into(),
+        })),
+        ..port()
+    };
+    for caps in [Caps::ALL, Caps::NONE] {
+        let s = Switch::new(vec![secured(), Port { caps, ..port() }]);
+        let send = |start, offset| {
+            let csum = Checksum::Partial { start, offset };
+            s.send(0, &datagram(), Offload { csum, gso: None })
+        };
+        assert_eq!(send(20, 6), [], "onto the source address, before the transport header");
+        assert_eq!(s.dropped(0, DropReason::SecureIp), 1);
+        assert_eq!(send(34, 6).len(), 1, "where UDP has it");
+        assert_eq!(send(42, 2).len(), 1, "in the payload, as of a packet in a tunnel");
+        assert_eq!(s.all_drops(), 1);
+    }
+    let s = Switch::new(vec![secured(), port()]);
+    let mut rx = Batch::new();
+    let usual = Checksum::Partial { start: 34, offset: 6 };
+    rx.append(&datagram(), Offload { csum: usual, gso: None });
+    assert_eq!(s.send_batch(0, &mut rx).len(), 1);
+    assert_eq!(rx.frame(0).offload.csum, usual, "the usual one is left to who can do it");
+}
+
 /// For each reason that the path itself gives, a switch and a frame that meet it.
 #[test]
 fn every_drop_reason_of_the_path_can_happen_and_is_counted_once() {
