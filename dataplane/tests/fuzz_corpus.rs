@@ -2,7 +2,7 @@
 //!
 //! The files of a corpus are named for what they hold; an input that once failed stays there under a name that says what failed.
 
-use std::{fs, panic, path::Path};
+use std::{fs, panic, path::Path, sync::LazyLock};
 
 use proptest::prelude::*;
 use tapway_dataplane::{frame::Offload, offload::Split, wire::VirtioNetHdr};
@@ -38,6 +38,20 @@ fn every_kept_input_still_passes_its_target() {
     }
 }
 
+/// A kept input, and the function of the target that it is for.
+type Kept = (fn(&[u8]), Vec<u8>);
+
+fn kept() -> &'static [Kept] {
+    static KEPT: LazyLock<Vec<Kept>> = LazyLock::new(|| {
+        let of = |&(name, run): &targets::Target| {
+            let files = fs::read_dir(corpus().join(name)).unwrap();
+            files.map(move |file| (run, fs::read(file.unwrap().path()).unwrap()))
+        };
+        targets::ALL.iter().flat_map(of).collect()
+    });
+    &KEPT
+}
+
 #[test]
 fn the_inputs_for_split_reach_what_they_are_named_for() {
     let split = |name: &str| {
@@ -61,5 +75,24 @@ proptest! {
         for (_, run) in targets::ALL {
             run(&input);
         }
+    }
+
+    #[test]
+    fn kept_inputs_with_some_octets_changed_pass_their_target(
+        which in any::<prop::sample::Index>(),
+        changes in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 1..8),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let inputs = kept();
+        let (run, input) = &inputs[which.index(inputs.len())];
+        let mut input = input.clone();
+        if let Some(cut) = cut {
+            input.truncate(1 + cut.index(input.len()));
+        }
+        for (at, octet) in changes {
+            let at = at.index(input.len());
+            input[at] = octet;
+        }
+        run(&input);
     }
 }
