@@ -7,7 +7,6 @@ use std::{hint::black_box, sync::Arc};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tapway_dataplane::{
     bridge::{Member, Members, VlanMode},
-    counters::PortStats,
     fdb::{Dest, EntryKind, Fdb, FdbKey},
     forward::{Env, Scratch, Silent, TxPlan, forward},
     frame::{BATCH, Batch, Caps, Offload},
@@ -18,22 +17,7 @@ use tapway_dataplane::{
 };
 
 fn port(vlan: VlanMode) -> Port {
-    Port {
-        bridge: BridgeIdx(0),
-        vlan,
-        admin_up: true,
-        oper_up: true,
-        learning: true,
-        hairpin: false,
-        isolated: false,
-        locked: false,
-        mac_limit: 0,
-        mtu: 1500,
-        caps: Caps::ALL,
-        storm: None,
-        secure: None,
-        stats: Arc::new(PortStats::new(1)),
-    }
+    Port { vlan, ..Port::new(BridgeIdx(0), 1) }
 }
 
 fn station(side: u8, n: usize) -> MacAddr {

@@ -13,7 +13,6 @@ use std::{
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 use tapway_dataplane::{
     bridge::{Member, Members, VlanMode},
-    counters::PortStats,
     fdb::Fdb,
     forward::{Env, Scratch, Silent, TxPlan, forward},
     frame::{BATCH, Batch, Caps},
@@ -92,20 +91,9 @@ struct Rig {
 impl Rig {
     fn new(ports: &[(VlanMode, Caps)], ring: Option<Batcher>) -> Self {
         let port = |(vlan, caps): &(VlanMode, Caps)| Port {
-            bridge: BridgeIdx(0),
             vlan: vlan.clone(),
-            admin_up: true,
-            oper_up: true,
-            learning: true,
-            hairpin: false,
-            isolated: false,
-            locked: false,
-            mac_limit: 0,
-            mtu: 1500,
             caps: *caps,
-            storm: None,
-            secure: None,
-            stats: Arc::new(PortStats::new(1)),
+            ..Port::new(BridgeIdx(0), 1)
         };
         let ports: Vec<Port> = ports.iter().map(port).collect();
         let indexed: Vec<(usize, &Port)> = ports.iter().enumerate().collect();

@@ -47,6 +47,26 @@ pub struct Port {
 }
 
 impl Port {
+    /// A port of this bridge as it is where nothing is said of it, with every offload and counters for `workers` workers.
+    pub fn new(bridge: BridgeIdx, workers: usize) -> Self {
+        Self {
+            bridge,
+            vlan: VlanMode::Transparent,
+            admin_up: true,
+            oper_up: true,
+            learning: true,
+            hairpin: false,
+            isolated: false,
+            locked: false,
+            mac_limit: 0,
+            mtu: 1500,
+            caps: Caps::ALL,
+            storm: None,
+            secure: None,
+            stats: Arc::new(PortStats::new(workers)),
+        }
+    }
+
     /// Whether frames may leave by it.
     #[inline]
     pub const fn is_up(&self) -> bool {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::*;
 use crate::{
     bridge::{Members, Secure, Storm, VlanMode},
-    counters::PortStats,
     fdb::{EntryKind, Fdb},
     frame::{Caps, Gso, GsoKind, Offload},
     index::BridgeIdx,
@@ -19,22 +18,7 @@ struct Switch {
 }
 
 fn port() -> Port {
-    Port {
-        bridge: BridgeIdx(0),
-        vlan: VlanMode::Transparent,
-        admin_up: true,
-        oper_up: true,
-        learning: true,
-        hairpin: false,
-        isolated: false,
-        locked: false,
-        mac_limit: 0,
-        mtu: 1500,
-        caps: Caps::ALL,
-        storm: None,
-        secure: None,
-        stats: Arc::new(PortStats::new(1)),
-    }
+    Port::new(BridgeIdx(0), 1)
 }
 
 fn access(vid: u16) -> Port {
