@@ -9,7 +9,7 @@ use tapway_dataplane::{
     bridge::{Member, Members, VlanMode},
     fdb::{Dest, EntryKind, Fdb, FdbKey},
     forward::{Env, Scratch, Silent, TxPlan, forward},
-    frame::{BATCH, Batch, Caps, Offload},
+    frame::{BATCH, Batch, Offload},
     index::{BridgeIdx, PortIdx},
     snapshot::{Bridge, Port, Snapshot},
     tick::Tick,
