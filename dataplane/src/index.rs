@@ -12,6 +12,14 @@ pub struct BridgeIdx(pub u16);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RemoteIdx(pub u16);
 
+/// A local tunnel endpoint's place in the tables of a snapshot: one address and UDP port that tunnels share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VtepIdx(pub u16);
+
+/// The number of a set of sockets by which workers send tunnelled frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TxSetIdx(pub u16);
+
 impl PortIdx {
     /// As an array index.
     #[inline]
@@ -29,6 +37,22 @@ impl BridgeIdx {
 }
 
 impl RemoteIdx {
+    /// As an array index.
+    #[inline]
+    pub const fn at(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl VtepIdx {
+    /// As an array index.
+    #[inline]
+    pub const fn at(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl TxSetIdx {
     /// As an array index.
     #[inline]
     pub const fn at(self) -> usize {

@@ -1,6 +1,9 @@
 //! A batch of frames in one arena.
 
+use std::ops::Range;
+
 use super::Offload;
+use crate::index::RemoteIdx;
 
 /// The most frames in a batch. 64 frames of 2 KiB stay in the L2 cache; more gain nothing (bench `forward/batch`).
 pub const BATCH: usize = 64;
@@ -13,22 +16,50 @@ pub const MAX_FRAME: usize = 65_535 + 14 + 8;
 /// An odd number of cache lines, so that the first octets of all slots do not fall into one cache set.
 const SLOT: usize = 1059 * 64;
 const _: () = assert!(SLOT > HEADROOM + MAX_FRAME);
+/// The most octets of a frame that the switch makes itself: an ICMPv6 error of 1280 octets (RFC 4443 §2.4 c) with its Ethernet header and tags.
+pub const MAX_REPLY: usize = 1280 + 14 + 16;
+/// As [`SLOT`], for a frame that the switch makes itself.
+const REPLY_SLOT: usize = 23 * 64;
+const _: () = assert!(REPLY_SLOT > HEADROOM + MAX_REPLY);
+/// Where the frames that the switch makes begin.
+const REPLIES_AT: usize = BATCH * SLOT;
+/// The most frames that the switch makes while it handles one batch: one for each frame of it.
+pub const REPLIES: usize = BATCH;
 
 /// The bounds and the offload state of one frame of a batch.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Frame {
+    /// Where it begins in the batch's memory.
+    at: u32,
     /// Octets from the destination address on.
     pub len: u32,
     /// What is still to be done to it.
     pub offload: Offload,
+    /// The endpoint that sent it, where it came through a tunnel.
+    pub remote: Option<RemoteIdx>,
+    /// Octets in front of it that hold nothing anybody needs.
+    headroom: u8,
 }
 
-/// Up to [`BATCH`] frames that came from one port.
+impl Frame {
+    /// Where it begins, and where it ends, in the batch's memory.
+    #[inline]
+    pub const fn range(&self) -> Range<usize> {
+        self.at as usize..(self.at + self.len) as usize
+    }
+}
+
+/// Up to [`BATCH`] frames that came from one port, and the frames that the switch made in answer to them.
+///
+/// Frames are numbered by slots: from 0 those that came, from [`BATCH`] those that were made.
+/// A frame of a port lies in the memory of its slot, behind headroom. A frame out of a tunnel lies where its datagram was received,
+/// wherever that is: several frames share a slot where one receive brought several datagrams.
 #[derive(Debug)]
 pub struct Batch {
     memory: Box<[u8]>,
-    frames: [Frame; BATCH],
+    frames: [Frame; BATCH + REPLIES],
     len: usize,
+    replies: usize,
     bytes: usize,
 }
 
@@ -42,9 +73,10 @@ impl Batch {
     /// An empty batch. The only allocation it ever makes; pages are touched when frames first use them.
     pub fn new() -> Self {
         Self {
-            memory: vec![0; BATCH * SLOT].into_boxed_slice(),
-            frames: [Frame::default(); BATCH],
+            memory: vec![0; REPLIES_AT + REPLIES * REPLY_SLOT].into_boxed_slice(),
+            frames: [Frame::default(); BATCH + REPLIES],
             len: 0,
+            replies: 0,
             bytes: 0,
         }
     }
@@ -77,6 +109,7 @@ impl Batch {
     #[inline]
     pub fn clear(&mut self) {
         self.len = 0;
+        self.replies = 0;
         self.bytes = 0;
     }
 
@@ -101,16 +134,91 @@ impl Batch {
     pub fn vacancies(&mut self, before: usize, count: usize) -> impl Iterator<Item = &mut [u8]> {
         assert!(before <= HEADROOM);
         let start = self.len * SLOT;
-        self.memory[start..].chunks_exact_mut(SLOT).take(count).map(move |s| &mut s[HEADROOM - before..])
+        self.memory[start..REPLIES_AT].chunks_exact_mut(SLOT).take(count).map(move |s| &mut s[HEADROOM - before..])
     }
 
     /// Takes the frame of `len` octets in the next free slot into the batch.
     #[inline]
     pub fn push(&mut self, len: usize, offload: Offload) {
         assert!(len <= SLOT - HEADROOM);
-        self.frames[self.len] = Frame { len: len as u32, offload };
+        let at = Self::slot_at(self.len) as u32;
+        self.frames[self.len] =
+            Frame { at, len: len as u32, offload, remote: None, headroom: HEADROOM as u8 };
         self.len += 1;
         self.bytes += len;
+    }
+
+    /// Where the octets of slot `n`, behind its headroom, begin in the memory.
+    #[inline]
+    pub const fn slot_at(n: usize) -> usize {
+        n * SLOT + HEADROOM
+    }
+
+    /// Where the memory of the slot in which `at` lies ends: how far a frame there can grow.
+    #[inline]
+    pub const fn slot_end(at: usize) -> usize {
+        (at / SLOT + 1) * SLOT
+    }
+
+    /// Takes a frame into the batch that lies in the memory already, out of a tunnel from `remote`.
+    ///
+    /// # Panics
+    /// Where there are [`BATCH`] frames.
+    #[inline]
+    pub fn push_at(&mut self, range: Range<usize>, offload: Offload, remote: Option<RemoteIdx>) {
+        debug_assert!(range.end <= REPLIES_AT);
+        self.frames[..BATCH][self.len] =
+            Frame { at: range.start as u32, len: range.len() as u32, offload, remote, headroom: 0 };
+        self.len += 1;
+        self.bytes += range.len();
+    }
+
+    /// All memory of the batch: what the ranges of frames and datagrams are ranges of.
+    #[inline]
+    pub fn memory(&self) -> &[u8] {
+        &self.memory
+    }
+
+    /// All memory of the batch, to be changed.
+    #[inline]
+    pub fn memory_mut(&mut self) -> &mut [u8] {
+        &mut self.memory
+    }
+
+    /// Gives the last frame other bounds, for a frame that grew by its successor or lost octets.
+    #[inline]
+    pub fn resize(&mut self, n: usize, len: usize) {
+        self.frames[n].len = len as u32;
+    }
+
+    /// Forgets all frames from number `len` on.
+    #[inline]
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// The octets of frame `n`, and the memory for a frame that answers it.
+    #[inline]
+    pub fn answering(&mut self, n: usize) -> (&[u8], &mut [u8]) {
+        let start = REPLIES_AT + self.replies.min(REPLIES - 1) * REPLY_SLOT + HEADROOM;
+        let range = self.frames[n].range();
+        let (received, made) = self.memory.split_at_mut(start);
+        (&received[range], &mut made[..MAX_REPLY])
+    }
+
+    /// Takes the `len` octets that were written to the memory for an answer into the batch; says in which slot they are.
+    /// `None` where there are [`REPLIES`] answers.
+    #[inline]
+    pub fn push_reply(&mut self, len: usize) -> Option<u8> {
+        if self.replies == REPLIES || len > MAX_REPLY {
+            return None;
+        }
+        let slot = BATCH + self.replies;
+        let at = (REPLIES_AT + self.replies * REPLY_SLOT + HEADROOM) as u32;
+        self.frames[slot] =
+            Frame { at, len: len as u32, offload: Offload::NONE, remote: None, headroom: HEADROOM as u8 };
+        self.replies += 1;
+        Some(slot as u8)
     }
 
     /// Moves the first `len` octets of the slot `by` places behind the next free one into that one, `before` octets of headroom
@@ -124,41 +232,48 @@ impl Batch {
     /// The notes on frame `n`.
     #[inline]
     pub fn frame(&self, n: usize) -> &Frame {
-        &self.frames[..self.len][n]
+        &self.frames[n]
     }
 
     /// The notes on frame `n`, to be changed.
     #[inline]
     pub fn frame_mut(&mut self, n: usize) -> &mut Frame {
-        &mut self.frames[..self.len][n]
+        &mut self.frames[n]
     }
 
     /// The octets of frame `n`.
     #[inline]
     pub fn bytes(&self, n: usize) -> &[u8] {
-        let start = n * SLOT + HEADROOM;
-        &self.memory[start..start + self.frame(n).len as usize]
+        &self.memory[self.frames[n].range()]
     }
 
     /// The octets of frame `n`, to be changed.
     #[inline]
     pub fn bytes_mut(&mut self, n: usize) -> &mut [u8] {
-        let start = n * SLOT + HEADROOM;
-        let end = start + self.frame(n).len as usize;
-        &mut self.memory[start..end]
+        &mut self.memory[self.frames[n].range()]
+    }
+
+    /// Whether there is room for `before` octets in front of frame `n`.
+    #[inline]
+    pub fn has_headroom(&self, n: usize, before: usize) -> bool {
+        usize::from(self.frames[n].headroom) >= before
     }
 
     /// Frame `n` with the `before` octets of headroom in front of it.
     #[inline]
     pub fn bytes_with(&self, n: usize, before: usize) -> &[u8] {
-        let start = n * SLOT + HEADROOM;
-        &self.memory[start - before..start + self.frame(n).len as usize]
+        let range = self.frames[n].range();
+        &self.memory[range.start - before..range.end]
     }
 
     /// The `before` octets in front of frame `n`, to be changed.
+    ///
+    /// # Panics
+    /// Where it [has not so many](Self::has_headroom): what stands there belongs to another frame.
     #[inline]
     pub fn headroom_mut(&mut self, n: usize, before: usize) -> &mut [u8] {
-        let start = n * SLOT + HEADROOM;
+        assert!(self.has_headroom(n, before));
+        let start = self.frames[n].at as usize;
         &mut self.memory[start - before..start]
     }
 

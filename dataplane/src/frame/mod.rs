@@ -8,5 +8,5 @@
 mod batch;
 mod offload;
 
-pub use batch::{BATCH, BATCH_BYTES, Batch, Frame, HEADROOM, MAX_FRAME};
+pub use batch::{BATCH, BATCH_BYTES, Batch, Frame, HEADROOM, MAX_FRAME, MAX_REPLY, REPLIES};
 pub use offload::{Caps, Checksum, Gso, GsoKind, Offload};

@@ -126,7 +126,7 @@ impl Transmitter {
             let offload = batch.frame(slot).offload;
             *plain = offload.is_plain();
             let vnet = offload.to_vnet(out.rewrite.shift());
-            if out.rewrite == Rewrite::KEEP {
+            if leaves_whole(out, batch) {
                 batch.headroom_mut(slot, virtio_net::LEN).copy_from_slice(vnet.as_bytes());
             } else {
                 header.copy_from_slice(vnet.as_bytes());
@@ -138,7 +138,7 @@ impl Transmitter {
             let Some((queue, _)) = egress(out.port) else { continue };
             let before = queue.vnet_header_len();
             let slot = usize::from(out.slot);
-            *vector = if out.rewrite == Rewrite::KEEP {
+            *vector = if leaves_whole(out, batch) {
                 let empty = IoSlice::new(&[]);
                 [IoSlice::new(batch.bytes_with(slot, before)), empty, empty, empty]
             } else {
@@ -152,7 +152,7 @@ impl Transmitter {
             };
         }
         let writes = run.iter().zip(&vectors).filter_map(|(out, vector)| {
-            let parts = if out.rewrite == Rewrite::KEEP { &vector[..1] } else { &vector[..] };
+            let parts = if leaves_whole(out, batch) { &vector[..1] } else { &vector[..] };
             Some((egress(out.port)?.0.fd()?, parts))
         });
         let mut results = [0; MAX_OPS];
@@ -184,7 +184,7 @@ impl Transmitter {
         let before = queue.vnet_header_len();
         let offload = batch.frame(slot).offload;
         let header = offload.to_vnet(out.rewrite.shift());
-        let result = if out.rewrite == Rewrite::KEEP {
+        let result = if leaves_whole(out, batch) {
             if before > 0 {
                 batch.headroom_mut(slot, before).copy_from_slice(header.as_bytes());
             }
@@ -303,6 +303,12 @@ impl Transmitter {
         self.slot = Some(slot);
         Ok(())
     }
+}
+
+/// Whether a frame leaves in one piece, with its virtio header written in front of it.
+#[inline]
+fn leaves_whole(out: &TxFrame, batch: &Batch) -> bool {
+    out.rewrite == Rewrite::KEEP && batch.has_headroom(out.slot.into(), virtio_net::LEN)
 }
 
 /// Sends `head` and `payload` as one frame, its outermost tag changed.
