@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use crate::{
-    bridge::{Members, Secure, Storm, VlanMode},
+    bridge::{Members, Neighbours, Secure, Storm, VlanMode},
     counters::PortStats,
     fdb::Fdb,
     frame::Caps,
-    index::{BridgeIdx, PortIdx},
+    index::{BridgeIdx, PortIdx, VtepIdx},
+    overlay::{Remotes, Tunnel, Vtep},
 };
 
 /// What the packet path knows of a port.
@@ -42,6 +43,10 @@ pub struct Port {
     pub storm: Option<Arc<Storm>>,
     /// The only source addresses that enter by it.
     pub secure: Option<Arc<Secure>>,
+    /// Where it leads, where it is a tunnel.
+    pub tunnel: Option<Arc<Tunnel>>,
+    /// Limit on flooded frames that leave by it, where it is a tunnel.
+    pub bum: Option<Arc<Storm>>,
     /// Its counters.
     pub stats: Arc<PortStats>,
 }
@@ -63,6 +68,8 @@ impl Port {
             caps: Caps::ALL,
             storm: None,
             secure: None,
+            tunnel: None,
+            bum: None,
             stats: Arc::new(PortStats::new(workers)),
         }
     }
@@ -81,6 +88,8 @@ pub struct Bridge {
     pub fdb: Arc<Fdb>,
     /// Who is in its VLANs.
     pub members: Members,
+    /// The addresses for which it answers.
+    pub neighbours: Arc<Neighbours>,
 }
 
 /// One state of the whole switch.
@@ -92,6 +101,10 @@ pub struct Snapshot {
     pub bridges: Vec<Option<Arc<Bridge>>>,
     /// By [`PortIdx`].
     pub ports: Vec<Option<Port>>,
+    /// By [`VtepIdx`]; unchanged ones are shared with the snapshot before.
+    pub vteps: Vec<Option<Arc<Vtep>>>,
+    /// The far ends of all tunnels; it outlives snapshots.
+    pub remotes: Arc<Remotes>,
 }
 
 impl Snapshot {
@@ -105,5 +118,11 @@ impl Snapshot {
     #[inline]
     pub fn bridge(&self, idx: BridgeIdx) -> Option<&Bridge> {
         self.bridges.get(idx.at())?.as_deref()
+    }
+
+    /// The local endpoint at `idx`, if there is one.
+    #[inline]
+    pub fn vtep(&self, idx: VtepIdx) -> Option<&Vtep> {
+        self.vteps.get(idx.at())?.as_deref()
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     counters::DropReason,
     fdb::{Dest, EntryKind, Fdb, Hashed, Learn, LearnRefusal},
     index::PortIdx,
+    wire::MacAddr,
 };
 
 /// One decision on one frame.
@@ -19,6 +20,11 @@ pub enum Step {
     Found(Dest),
     /// It goes to the members of its VLAN that take this class.
     Flooded(Class),
+    /// It asked for a known neighbour, and the switch answered.
+    Answered {
+        /// The address the answer gave.
+        neighbour: MacAddr,
+    },
     /// A copy leaves.
     Planned {
         /// The VLAN it is in.
