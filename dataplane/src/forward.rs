@@ -105,7 +105,15 @@ pub fn forward<O: Observer>(
     let Ingress { port: ingress, vlan, learn } = ingress.into();
     let Some(port) = env.snapshot.port(ingress) else { return }; // deleted while the batch was received
     let Some(bridge) = env.snapshot.bridge(port.bridge) else { return };
-    let path = Path { env, ingress, port, bridge, vlan: vlan.map(VlanMode::Access), learning: port.learning && learn };
+    let path = Path {
+        env,
+        ingress,
+        port,
+        bridge,
+        vlan: vlan.map(VlanMode::Access),
+        learning: port.learning && learn,
+        asks: bridge.neighbours.active(),
+    };
     scratch.pending.clear();
     path.admit(rx, &mut scratch.pending, seen);
     path.learn(&mut scratch.pending, seen);
@@ -121,6 +129,8 @@ struct Path<'a> {
     /// How frames are admitted whose VNI says their VLAN.
     vlan: Option<VlanMode>,
     learning: bool,
+    /// Whether the bridge wants to see questions about neighbours.
+    asks: bool,
 }
 
 impl Path<'_> {
@@ -239,7 +249,7 @@ impl Path<'_> {
     #[inline]
     fn plan<O: Observer>(&self, rx: &mut Batch, pending: &[Pending], tx: &mut TxPlan, seen: &mut O) {
         for frame in pending {
-            if frame.to.is_group() && self.bridge.neighbours.is_active() && self.answer(frame, rx, tx, seen) {
+            if self.asks && self.answer(frame, rx, tx, seen) {
                 continue;
             }
             let planned = match self.classify::<O>(frame) {

@@ -40,6 +40,9 @@ impl Path<'_> {
         if !O::DRY && neighbours.snoops() {
             neighbours.snoop(frame.admitted.vlan, rx.bytes(frame.slot.into()), type_at, self.env.now);
         }
+        if !frame.to.is_group() {
+            return false; // a question to one station costs nobody else anything
+        }
         let (question, reply) = rx.answering(frame.slot.into());
         let Some(answer) = neighbours.answer(frame.admitted.vlan, question, type_at, reply) else { return false };
         // A neighbour behind the very port that asks can hear the question itself.

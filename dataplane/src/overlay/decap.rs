@@ -82,6 +82,8 @@ pub struct Entrance {
 /// A local endpoint of tunnels: one address and UDP port, and the virtual networks behind it.
 #[derive(Debug)]
 pub struct Vtep {
+    /// Its number, under which its remotes are known.
+    pub idx: VtepIdx,
     /// Its address; datagrams from there are our own.
     pub local: IpAddr,
     /// Its virtual networks.
@@ -97,8 +99,6 @@ pub struct Vtep {
 pub struct Arrivals<'a> {
     /// Where they arrived.
     pub vtep: &'a Vtep,
-    /// The number of that.
-    pub idx: VtepIdx,
     /// All far ends.
     pub remotes: &'a Remotes,
     /// The worker whose counters are written.
@@ -208,7 +208,7 @@ impl Decapsulator {
         if datagram.from == env.vtep.local {
             return Err(refused(DropReason::RemoteIsSelf));
         }
-        let remote = self.cache.index(env.remotes, env.idx, datagram.from, env.now);
+        let remote = self.cache.index(env.remotes, env.vtep.idx, datagram.from, env.now);
         if let Some(known) = &entrance.known
             && !remote.is_some_and(|remote| known.contains(&remote))
         {
@@ -286,12 +286,12 @@ fn count(env: &Arrivals<'_>, entrance: Option<u16>, reason: DropReason) {
 /// Takes the outer ECN field over into the frame (RFC 6040 §4.2); `false` where the frame must be dropped.
 #[inline]
 fn mark(frame: &mut [u8], tos: u8) -> bool {
-    let outer = ecn::Ecn::from_tos(tos);
+    let outer = ecn::Ecn::of_tos(tos);
     if outer == ecn::Ecn::NotEct {
         return true; // the inner field stands, whatever it is
     }
     let Some((inner_tos, _)) = ecn::of(frame) else { return true };
-    let inner = ecn::Ecn::from_tos(inner_tos);
+    let inner = ecn::Ecn::of_tos(inner_tos);
     match ecn::decapsulate(inner, outer) {
         Ok(ecn) => {
             if ecn != inner {

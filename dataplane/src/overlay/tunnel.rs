@@ -1,6 +1,6 @@
 //! A tunnel port on the way out: VNI, remotes, the header in front of a frame, and the fields of the outer header.
 
-use super::ecn;
+use super::ecn::{self, Ecn};
 use crate::{
     index::{PortIdx, RemoteIdx, TxSetIdx, VtepIdx},
     wire::{
@@ -185,8 +185,8 @@ impl Tunnel {
             Inherit::Inherit => inner_ttl,
         };
         // "In normal mode the encapsulator copies the inner ECN field" (RFC 6040 §4.1).
-        let ecn = ecn::encapsulate(ecn::Ecn::from_tos(inner_tos));
-        OuterFields { tos: dscp & !ecn::MASK | ecn.bits(), ttl }
+        let ecn = ecn::encapsulate(Ecn::of_tos(inner_tos));
+        OuterFields { tos: ecn.in_tos(dscp), ttl }
     }
 
     /// Whether the outer packet of this frame may be fragmented.

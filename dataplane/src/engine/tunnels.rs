@@ -1,0 +1,223 @@
+//! Tunnel ports: what they need of the underlay, and what the packet path is to know of them.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use super::{
+    Engine, invalid,
+    ports::PortState,
+    underlay::{Group, Lease, Need, VtepAddress, VtepState},
+};
+use crate::{
+    api::Refusal,
+    bridge::VlanMode,
+    config::{Df, Field, PortOptions, PortSpec, PortType, Reserved},
+    index::{PortIdx, RemoteIdx},
+    overlay::{
+        Encap, Entrance, Fragmentation, Inherit, Segment, Tunnel, Via, Vtep,
+        decap::Rules,
+    },
+    wire::{Vid, VlanList, Vni, geneve, vxlan},
+};
+
+/// Octets of the longest outer packet where the kernel does not know the way to any remote: Ethernet's.
+const ASSUMED_MTU: u32 = 1500;
+/// Paths whose MTU is asked for in one round of housekeeping.
+const PATHS_PER_ROUND: usize = 256;
+
+/// What a port that is a tunnel has beside what every port has.
+#[derive(Debug)]
+pub(super) struct TunnelState {
+    pub(super) lease: Lease,
+    /// The remotes that an operator named, in the order of the list; or the group.
+    pub(super) flood: Vec<RemoteIdx>,
+    pub(super) tunnel: Arc<Tunnel>,
+}
+
+/// Every VNI of a port, and the VLAN it belongs to.
+fn vnis(options: &PortOptions) -> impl Iterator<Item = (Vni, Option<Vid>)> + '_ {
+    let mapped = options.vlan_vni.iter().flat_map(|map| map.iter()).map(|(vlan, vni)| (vni, Some(vlan)));
+    options.vni.map(|vni| (vni, None)).into_iter().chain(mapped)
+}
+
+/// How a tunnel treats tags: as its VLAN flags say, or by the VNIs of its VLANs.
+pub(super) fn vlan_mode(options: &PortOptions) -> Option<VlanMode> {
+    let map = options.vlan_vni.as_ref()?;
+    let vlans: VlanList = map.iter().map(|(vlan, _)| vlan).collect();
+    Some(VlanMode::Mapped { vlans: Arc::new(vlans), rest: options.vni.is_some() })
+}
+
+impl Engine {
+    /// Opens what a tunnel needs; nothing is left behind where that fails.
+    pub(super) fn tunnel_open(&mut self, spec: &PortSpec) -> Result<TunnelState, Refusal> {
+        let need = self.need(spec)?;
+        self.check_vnis(spec, &need.vtep)?;
+        let failed = |e: &dyn ToString| Refusal::Kernel {
+            kind: "port",
+            name: spec.name.to_string(),
+            reason: e.to_string(),
+        };
+        let lease =
+            self.underlay.acquire(&need, &mut self.opener, &mut self.workers).map_err(|e| failed(&e))?;
+        let options = &spec.options;
+        let mut flood = Vec::new();
+        for &ip in options.group.iter().chain(&options.remote) {
+            match self.underlay.remotes.pin(lease.vtep, ip) {
+                Some(remote) => flood.push(remote),
+                None => {
+                    flood.iter().for_each(|&remote| self.underlay.remotes.unpin(remote));
+                    self.underlay.release(&lease, &mut self.workers);
+                    return Err(invalid("port", &spec.name, "there are 65,536 remotes, no more fit"));
+                }
+            }
+        }
+        for &remote in &flood {
+            self.look_up_path(&need.vtep, options.underlay_dev.as_deref(), remote);
+        }
+        let tunnel = Arc::new(self.tunnel(spec, &need, &lease, &flood));
+        self.underlay.touch(lease.vtep);
+        Ok(TunnelState { lease, flood, tunnel })
+    }
+
+    /// Gives back what a tunnel held; no snapshot that a worker uses may know of it any more.
+    pub(super) fn tunnel_close(&mut self, state: &TunnelState) {
+        state.flood.iter().for_each(|&remote| self.underlay.remotes.unpin(remote));
+        self.underlay.release(&state.lease, &mut self.workers);
+    }
+
+    fn need(&self, spec: &PortSpec) -> Result<Need, Refusal> {
+        let options = &spec.options;
+        let local = options.local.ok_or_else(|| invalid("port", &spec.name, "local: is missing"))?;
+        let group = match (options.group, &options.underlay_dev) {
+            (Some(address), Some(device)) => Some(Group { address, device: device.clone() }),
+            _ => None,
+        };
+        let uplink = self.uplink_of(local);
+        if uplink.is_some() && group.is_some() {
+            return Err(invalid("port", &spec.name, format!("group: {local} is on an uplink, which carries no multicast")));
+        }
+        Ok(Need {
+            vtep: VtepAddress {
+                netns: options.netns.clone(),
+                local: SocketAddr::new(local, spec.dst_port_or_default()),
+            },
+            kind: options.kind_or_default(),
+            zero_csum6: options.udp6_zero_csum_rx_or_default().0,
+            uplink,
+            group,
+            ports: options.src_port_or_default().range(),
+            udp_csum: options.udp_csum_or_default().0,
+        })
+    }
+
+    /// A VNI of an endpoint belongs to one port.
+    fn check_vnis(&self, spec: &PortSpec, vtep: &VtepAddress) -> Result<(), Refusal> {
+        let others = self.ports.values().filter(|p| p.spec.name != spec.name);
+        for other in others {
+            let Some(tunnel) = &other.tunnel else { continue };
+            if self.underlay.vtep(tunnel.lease.vtep).is_none_or(|of| of.address != *vtep) {
+                continue;
+            }
+            let taken = vnis(&spec.options).find(|(vni, _)| vnis(&other.spec.options).any(|(theirs, _)| theirs == *vni));
+            if let Some((vni, _)) = taken {
+                let reason = format!("vni: {vni} of {} belongs to port {}", vtep.local, other.spec.name);
+                return Err(invalid("port", &spec.name, reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn tunnel(&self, spec: &PortSpec, need: &Need, lease: &Lease, flood: &[RemoteIdx]) -> Tunnel {
+        let options = &spec.options;
+        let encap = match need.kind {
+            PortType::Geneve => Encap::Geneve { options: geneve::options(&options.option).unwrap_or_default().into() },
+            _ => {
+                let group = options.gbp_id.unwrap_or_default();
+                let gbp = vxlan::Gbp { group, ..vxlan::Gbp::default() };
+                Encap::Vxlan { gbp: options.gbp_or_default().0.then_some(gbp) }
+            }
+        };
+        let via = match (need.uplink, lease.sets) {
+            (Some(uplink), _) => Via::Uplink(uplink),
+            (None, Some([fragmenting, whole])) => Via::Sockets { fragmenting, whole },
+            // Every lease without an uplink has its sets.
+            (None, None) => Via::Sockets { fragmenting: Default::default(), whole: Default::default() },
+        };
+        let paths = flood.iter().map(|&remote| self.underlay.remotes.path_mtu(remote));
+        Tunnel {
+            vtep: lease.vtep,
+            via,
+            v6: need.vtep.local.is_ipv6(),
+            dst_port: need.vtep.local.port(),
+            encap,
+            vni: options.vni,
+            vlan_vni: options.vlan_vni.iter().flat_map(|map| map.iter()).map(|(vlan, vni)| (vlan.get(), vni)).collect(),
+            flood: flood.into(),
+            ttl: inherit(options.ttl_or_default()),
+            tos: inherit(options.tos_or_default()),
+            df: match options.df_or_default() {
+                Df::Set => Fragmentation::Forbidden,
+                Df::Unset => Fragmentation::Allowed,
+                Df::Inherit => Fragmentation::AsInner,
+            },
+            udp_csum: need.udp_csum,
+            underlay_mtu: paths.filter(|&mtu| mtu > 0).min().unwrap_or(ASSUMED_MTU),
+        }
+    }
+
+    /// What the packet path is to know of an endpoint.
+    pub(super) fn compile_vtep(&self, vtep: &VtepState, ports: &[&PortState]) -> Vtep {
+        let mut segments = hashbrown::HashMap::default();
+        let mut entrances = Vec::new();
+        for port in ports {
+            let Some(tunnel) = port.tunnel.as_ref().filter(|t| t.lease.vtep == vtep.idx) else { continue };
+            let entrance = entrances.len() as u16;
+            segments.extend(vnis(&port.spec.options).map(|(vni, vlan)| (vni, Segment { entrance, vlan })));
+            entrances.push(self.entrance(port, tunnel));
+        }
+        Vtep {
+            idx: vtep.idx,
+            local: vtep.address.local.ip(),
+            segments,
+            entrances: entrances.into(),
+            stats: Arc::clone(&vtep.stats),
+        }
+    }
+
+    fn entrance(&self, port: &PortState, tunnel: &TunnelState) -> Entrance {
+        let options = &port.spec.options;
+        let rules = match options.kind_or_default() {
+            PortType::Geneve => Rules::Geneve(options.option.iter().map(|o| (o.class, o.kind)).collect()),
+            _ => Rules::Vxlan(vxlan::Rules {
+                reserved: match options.reserved_or_default() {
+                    Reserved::Ignore => vxlan::Reserved::Ignore,
+                    Reserved::Drop => vxlan::Reserved::Refuse,
+                },
+                gbp: options.gbp_or_default().0,
+            }),
+        };
+        let known = options.remote_check_or_default().0.then(|| {
+            let entered = self.fdb_remotes.iter().filter(|(at, _)| *at == port.idx).map(|(_, remote)| *remote);
+            tunnel.flood.iter().copied().chain(entered).collect()
+        });
+        Entrance { port: port.idx, rules, known, stats: Arc::clone(&port.stats) }
+    }
+
+    /// Asks the kernel how long a packet to a remote may be.
+    pub(super) fn look_up_path(&mut self, vtep: &VtepAddress, device: Option<&str>, remote: RemoteIdx) {
+        let Some(ip) = self.underlay.remotes.address(remote) else { return };
+        // Where there is no route now there may be one later; sending says so by name.
+        if let Ok(mtu) = self.opener.path_mtu(vtep, ip, device) {
+            self.underlay.remotes.set_path_mtu(remote, mtu);
+        }
+    }
+}
+
+fn inherit(field: Field) -> Inherit<u8> {
+    match field {
+        Field::Fixed(value) => Inherit::Fixed(value),
+        Field::Inherit => Inherit::Inherit,
+    }
+}
