@@ -19,6 +19,7 @@ mod compile;
 mod fdb;
 mod ports;
 mod trace;
+mod uplinks;
 mod view;
 mod workers;
 
