@@ -213,7 +213,12 @@ impl NeighSpec {
 
     pub(super) fn problems(&self) -> Vec<Problem> {
         let range = out_of_range("vlan", Some(self.vlan.into()));
-        let host = no_host("ip", self.ip, &self.ip);
+        let message =
+            || format!("ip: {} is not the address of a neighbour: it is a loopback address", self.ip);
+        let host = match self.ip.is_loopback() {
+            true => Some(Problem::new("ip", message())),
+            false => no_host("ip", self.ip, &self.ip),
+        };
         range.into_iter().chain(host).chain(no_station("mac", self.mac)).collect()
     }
 }
