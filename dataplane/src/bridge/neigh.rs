@@ -265,6 +265,12 @@ impl Neighbours {
         Some(Neighbour::of(&key, &entry))
     }
 
+    /// What is known of an address.
+    pub fn get(&self, vlan: u16, ip: IpAddr) -> Option<Neighbour> {
+        let key = Key { vlan, ip };
+        self.read().get(&key).map(|entry| Neighbour::of(&key, entry))
+    }
+
     /// All neighbours, by VLAN and address.
     pub fn list(&self) -> Vec<Neighbour> {
         let mut all: Vec<_> = self.read().iter().map(|(key, entry)| Neighbour::of(key, entry)).collect();
