@@ -112,8 +112,8 @@ pub fn reply(frame: &[u8], type_at: usize, mtu: u32, out: &mut [u8]) -> Option<u
 }
 
 /// Whether the packet is an ICMP error; `None` where it is ICMP but its type is not there.
-/// "An ICMPv6 error message MUST NOT be originated as a result of receiving [...] an ICMPv6 error message [or] an ICMPv6 redirect
-/// message" (RFC 4443 §2.4 e); RFC 1122 §3.2.2 says the same of "an ICMP error message".
+/// RFC 4443 §2.4 e: not about "an ICMPv6 error message" nor "an ICMPv6 redirect message"; RFC 1122 §3.2.2: not about "an ICMP error
+/// message".
 fn is_error(frame: &[u8], ip: &Ip) -> Option<bool> {
     let kind = || frame.get(ip.l4..ip.end)?.first();
     Some(match (ip.version, ip.protocol) {
