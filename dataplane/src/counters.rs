@@ -281,6 +281,12 @@ impl PortCounters {
         self.drops[reason as usize].add(1);
     }
 
+    /// Counts `n` frames that did not leave.
+    #[inline]
+    pub fn drop_many(&self, reason: DropReason, n: u64) {
+        self.drops[reason as usize].add(n);
+    }
+
     /// Frames dropped for `reason`.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize].get()

@@ -1,14 +1,22 @@
 //! What is behind a port, seen from the control thread.
 
-use std::fmt::{self, Debug};
+use std::{
+    fmt::{self, Debug},
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
+};
 
 use ipnet::IpNet;
 
+use super::underlay::{Group, SocketSet, VtepAddress};
 use crate::{
-    config::{PortOptions, PortSpec},
+    config::{Netns, PortOptions, PortSpec},
     frame::Caps,
+    netlink::Socket,
+    sys,
     port::{
-        MemoryPeer, MemoryQueue, Queue, memory,
+        MemoryPeer, MemoryQueue, Queue, UnderlayRx, UnderlayTx, memory,
+        underlay::{self, MemoryNet, RxOptions, TxSet, TxSetOptions, UdpRx},
         tap::{Health, Tap, TapOptions},
     },
     wire::MacAddr,
@@ -51,10 +59,28 @@ pub struct Opened {
     pub queues: Vec<Queue>,
 }
 
-type Open = dyn FnMut(&PortSpec, u16) -> Result<Opened, BackendError> + Send;
+/// The world outside as the control thread opens it.
+trait World: Send {
+    /// Opens what is behind a port.
+    fn port(&mut self, spec: &PortSpec, queues: u16) -> Result<Opened, BackendError>;
+    /// Opens the sockets of a local tunnel endpoint, one for each worker.
+    fn listen(&mut self, at: &VtepAddress, zero_csum6: bool, workers: usize)
+    -> Result<Vec<UnderlayRx>, BackendError>;
+    /// Opens the socket of a multicast group.
+    fn join(&mut self, at: &VtepAddress, group: &Group, zero_csum6: bool) -> Result<UnderlayRx, BackendError>;
+    /// Opens a set of sockets for each worker to send by; none of them takes a port of `avoid`.
+    fn sockets(
+        &mut self,
+        set: &SocketSet,
+        avoid: Vec<u16>,
+        workers: usize,
+    ) -> Result<Vec<UnderlayTx>, BackendError>;
+    /// Octets of the longest packet from a local endpoint to a remote.
+    fn path_mtu(&mut self, at: &VtepAddress, remote: IpAddr, device: Option<&str>) -> Result<u32, BackendError>;
+}
 
-/// Opens what is behind a port, with as many queues as the number says.
-pub struct Opener(Box<Open>);
+/// Opens what is behind ports, and what tunnels need of the underlay.
+pub struct Opener(Box<dyn World>);
 
 impl Debug for Opener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,18 +89,170 @@ impl Debug for Opener {
 }
 
 impl Opener {
-    /// Opens what the specification says, in the kernel.
+    /// Opens everything in the kernel.
     pub fn kernel() -> Self {
-        Self(Box::new(TapBackend::open))
+        Self(Box::new(Kernel))
     }
 
-    /// Opens by `open`: for simulations.
+    /// Opens ports by `open`, and tunnels on `net`: for simulations.
+    pub fn simulated(
+        open: impl FnMut(&PortSpec, u16) -> Result<Opened, BackendError> + Send + 'static,
+        net: MemoryNet,
+    ) -> Self {
+        Self(Box::new(Simulation { open, net }))
+    }
+
+    /// As [`simulated`](Self::simulated), on a network of its own.
     pub fn with(open: impl FnMut(&PortSpec, u16) -> Result<Opened, BackendError> + Send + 'static) -> Self {
-        Self(Box::new(open))
+        Self::simulated(open, MemoryNet::new())
     }
 
     pub(super) fn open(&mut self, spec: &PortSpec, queues: u16) -> Result<Opened, BackendError> {
-        (self.0)(spec, queues)
+        self.0.port(spec, queues)
+    }
+
+    pub(super) fn listen(
+        &mut self,
+        at: &VtepAddress,
+        zero_csum6: bool,
+        workers: usize,
+    ) -> Result<Vec<UnderlayRx>, BackendError> {
+        self.0.listen(at, zero_csum6, workers)
+    }
+
+    pub(super) fn join(
+        &mut self,
+        at: &VtepAddress,
+        group: &Group,
+        zero_csum6: bool,
+    ) -> Result<UnderlayRx, BackendError> {
+        self.0.join(at, group, zero_csum6)
+    }
+
+    pub(super) fn sockets(
+        &mut self,
+        set: &SocketSet,
+        avoid: Vec<u16>,
+        workers: usize,
+    ) -> Result<Vec<UnderlayTx>, BackendError> {
+        self.0.sockets(set, avoid, workers)
+    }
+
+    pub(super) fn path_mtu(
+        &mut self,
+        at: &VtepAddress,
+        remote: IpAddr,
+        device: Option<&str>,
+    ) -> Result<u32, BackendError> {
+        self.0.path_mtu(at, remote, device)
+    }
+}
+
+/// The kernel beneath the daemon.
+#[derive(Debug)]
+struct Kernel;
+
+/// Does `work` in a network namespace, the daemon's own for `None`.
+fn within<T: Send>(netns: Option<&Netns>, work: impl FnOnce() -> T + Send) -> Result<T, BackendError> {
+    let Some(netns) = netns else { return Ok(work()) };
+    let fd = netns.open().map_err(|e| format!("namespace {netns}: {e}"))?;
+    Ok(sys::netns::within(fd.as_fd(), work)?)
+}
+
+/// The index of a device in the calling thread's namespace.
+fn device_index(name: &str) -> Result<u32, BackendError> {
+    match Socket::open()?.link_by_name(name)? {
+        Some(link) => Ok(link.index),
+        None => Err(format!("there is no device {name}").into()),
+    }
+}
+
+impl World for Kernel {
+    fn port(&mut self, spec: &PortSpec, queues: u16) -> Result<Opened, BackendError> {
+        TapBackend::open(spec, queues)
+    }
+
+    fn listen(
+        &mut self,
+        at: &VtepAddress,
+        zero_checksum: bool,
+        workers: usize,
+    ) -> Result<Vec<UnderlayRx>, BackendError> {
+        let options = RxOptions { local: at.local, zero_checksum, exclusive: true };
+        let sockets = within(at.netns.as_ref(), || UdpRx::open(&options, workers))??;
+        Ok(sockets.into_iter().map(UnderlayRx::Socket).collect())
+    }
+
+    fn join(&mut self, at: &VtepAddress, group: &Group, zero_checksum: bool) -> Result<UnderlayRx, BackendError> {
+        let options = RxOptions { local: at.local, zero_checksum, exclusive: true };
+        let socket = within(at.netns.as_ref(), || -> Result<UdpRx, BackendError> {
+            let group = underlay::Group { address: group.address, device: device_index(&group.device)? };
+            Ok(UdpRx::join(&options, group)?)
+        })??;
+        Ok(UnderlayRx::Socket(socket))
+    }
+
+    fn sockets(
+        &mut self,
+        set: &SocketSet,
+        avoid: Vec<u16>,
+        workers: usize,
+    ) -> Result<Vec<UnderlayTx>, BackendError> {
+        let sets = within(set.netns.as_ref(), || -> Result<Vec<TxSet>, BackendError> {
+            let options = TxSetOptions {
+                local: set.local,
+                ports: set.ports.clone(),
+                avoid,
+                df: set.df,
+                checksum: set.udp_csum,
+                multicast: set.device.as_deref().map(device_index).transpose()?,
+            };
+            Ok(TxSet::open(&options, workers)?)
+        })??;
+        Ok(sets.into_iter().map(UnderlayTx::Sockets).collect())
+    }
+
+    fn path_mtu(&mut self, at: &VtepAddress, remote: IpAddr, device: Option<&str>) -> Result<u32, BackendError> {
+        let remote = SocketAddr::new(remote, at.local.port());
+        within(at.netns.as_ref(), || {
+            let device = device.map(device_index).transpose()?;
+            Ok(underlay::path_mtu(at.local.ip(), remote, device)?)
+        })?
+    }
+}
+
+/// A world in memory.
+struct Simulation<F> {
+    open: F,
+    net: MemoryNet,
+}
+
+impl<F: FnMut(&PortSpec, u16) -> Result<Opened, BackendError> + Send> World for Simulation<F> {
+    fn port(&mut self, spec: &PortSpec, queues: u16) -> Result<Opened, BackendError> {
+        (self.open)(spec, queues)
+    }
+
+    fn listen(&mut self, at: &VtepAddress, _: bool, _: usize) -> Result<Vec<UnderlayRx>, BackendError> {
+        Ok(vec![UnderlayRx::Memory(self.net.bind(at.local))])
+    }
+
+    fn join(&mut self, at: &VtepAddress, group: &Group, _: bool) -> Result<UnderlayRx, BackendError> {
+        let group = SocketAddr::new(group.address, at.local.port());
+        self.net.join(group, at.local);
+        Ok(UnderlayRx::Memory(self.net.bind(at.local)))
+    }
+
+    fn sockets(
+        &mut self,
+        set: &SocketSet,
+        _: Vec<u16>,
+        workers: usize,
+    ) -> Result<Vec<UnderlayTx>, BackendError> {
+        Ok((0..workers).map(|_| UnderlayTx::Memory(self.net.tx(set.local))).collect())
+    }
+
+    fn path_mtu(&mut self, _: &VtepAddress, _: IpAddr, _: Option<&str>) -> Result<u32, BackendError> {
+        Ok(self.net.mtu().unwrap_or(1500))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Engine, bridges::BridgeState, ports::PortState};
+use super::{Engine, bridges::BridgeState, ports::PortState, tunnels};
 use crate::{
     bridge::{Member, Members},
     snapshot::{Bridge, Port, Snapshot},
@@ -31,7 +31,16 @@ impl Engine {
             state.compiled = Some(Arc::clone(&compiled));
             bridges[state.idx.at()] = Some(compiled);
         }
-        Snapshot { generation: self.snapshot.generation + 1, bridges, ports }
+        let of_tunnels: Vec<&PortState> = self.ports.values().filter(|p| p.tunnel.is_some()).collect();
+        let fdb_remotes = &self.fdb_remotes;
+        let vteps = self.underlay.compile(|vtep| tunnels::compile_vtep(vtep, &of_tunnels, fdb_remotes));
+        Snapshot {
+            generation: self.snapshot.generation + 1,
+            bridges,
+            ports,
+            vteps,
+            remotes: Arc::clone(&self.underlay.remotes),
+        }
     }
 }
 

@@ -20,24 +20,29 @@ mod fdb;
 mod neigh;
 mod ports;
 mod trace;
+mod tunnels;
+mod underlay;
 mod uplinks;
 mod view;
 mod workers;
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io, sync::Arc, time::Duration};
 
 use mio::Waker;
 
 pub use backend::{Backend, BackendError, MemoryBackend, Opened, Opener, TapBackend};
 use bridges::BridgeState;
 use ports::PortState;
+use underlay::Underlay;
 use workers::Workers;
 
 use crate::{
     api::{Control, Refusal, Reply, Request},
     clock::Clock,
     config::{BridgeName, PortName},
-    index::PortIdx,
+    index::{PortIdx, RemoteIdx},
     port::tap::Features,
     snapshot::Snapshot,
     tick::Tick,
@@ -80,6 +85,9 @@ pub struct Engine {
     bridge_names: Vec<Option<BridgeName>>,
     snapshot: Arc<Snapshot>,
     workers: Workers,
+    underlay: Underlay,
+    /// The remotes behind static entries of the FDB, and the tunnels they are behind.
+    fdb_remotes: BTreeSet<(PortIdx, RemoteIdx)>,
     next_housekeeping: Tick,
     revision: u64,
 }
@@ -103,6 +111,8 @@ impl Engine {
             port_names: Vec::new(),
             bridge_names: Vec::new(),
             snapshot: Arc::default(),
+            underlay: Underlay::default(),
+            fdb_remotes: BTreeSet::new(),
             next_housekeeping: now.after(HOUSEKEEPING),
             revision: 0,
         })

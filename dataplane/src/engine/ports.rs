@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Backend, Engine, Opened, bridges::BridgeState, free_place, invalid, not_found, place};
+use super::{
+    Backend, Engine, Opened,
+    bridges::BridgeState,
+    free_place, invalid, not_found, place,
+    tunnels::{self, TunnelState},
+};
 use crate::{
     api::Refusal,
     bridge::{Secure, Storm, VlanMode},
@@ -32,12 +37,15 @@ pub(super) struct PortState {
     /// A worker has found a queue closed: the port carries nothing any more, whatever its device says.
     lost: bool,
     pub(super) stats: Arc<PortStats>,
+    /// What it holds of the underlay, where it is a tunnel.
+    pub(super) tunnel: Option<TunnelState>,
     storm: Option<Arc<Storm>>,
+    bum: Option<Arc<Storm>>,
     secure: Option<Arc<Secure>>,
 }
 
-fn storm(options: &PortOptions) -> Option<Arc<Storm>> {
-    let limit = options.storm_limit_or_default();
+/// A limit of so many frames a second; none for 0.
+fn storm(limit: u32) -> Option<Arc<Storm>> {
     (limit > 0).then(|| Arc::new(Storm::new(limit)))
 }
 
@@ -46,6 +54,9 @@ fn secure(options: &PortOptions) -> Option<Arc<Secure>> {
 }
 
 fn vlan_mode(options: &PortOptions) -> VlanMode {
+    if let Some(mode) = tunnels::vlan_mode(options) {
+        return mode;
+    }
     match (options.access, &options.trunk, options.qinq) {
         (Some(vid), _, _) => VlanMode::Access(vid),
         (None, Some(list), _) => VlanMode::Trunk { tagged: Arc::new(list.clone()), native: options.native },
@@ -73,6 +84,8 @@ impl PortState {
             caps: self.backend.caps(),
             storm: self.storm.clone(),
             secure: self.secure.clone(),
+            tunnel: self.tunnel.as_ref().map(|state| Arc::clone(&state.tunnel)),
+            bum: self.bum.clone(),
             stats: Arc::clone(&self.stats),
         }
     }
@@ -107,7 +120,13 @@ impl Engine {
             name: spec.name.to_string(),
             reason: e.to_string(),
         };
-        let Opened { backend, queues: opened } = self.opener.open(spec, queues).map_err(|e| kernel(&e))?;
+        let (opened, tunnel) = if spec.options.kind_or_default().is_tunnel() {
+            let state = self.tunnel_open(spec)?;
+            (Opened { backend: self.tunnel_backend(&state), queues: Vec::new() }, Some(state))
+        } else {
+            (self.opener.open(spec, queues).map_err(|e| kernel(&e))?, None)
+        };
+        let Opened { backend, queues: opened } = opened;
         let queues = opened.len() as u16;
         self.workers.attach(idx, opened).map_err(|e| kernel(&e))?;
         place(&mut self.port_names, at, spec.name.clone());
@@ -119,7 +138,9 @@ impl Engine {
             oper: Oper::Up,
             lost: false,
             stats: Arc::new(PortStats::new(self.workers.len())),
-            storm: storm(&spec.options),
+            tunnel,
+            storm: storm(spec.options.storm_limit_or_default()),
+            bum: storm(spec.options.bum_limit_or_default()),
             secure: secure(&spec.options),
         };
         tracing::info!(port = %spec.name, bridge = %spec.bridge, ifname = %state.backend.ifname(), queues, "port added");
@@ -160,17 +181,34 @@ impl Engine {
             let _ = state.backend.change(&spec.options, &state.spec.options);
             return Err(Refusal::Kernel { kind: "port", name: name.to_string(), reason: error.to_string() });
         }
+        // Make before break: the tunnel as it will be is opened beside the one that is.
+        let tunnel = if changed && spec.options.kind_or_default().is_tunnel() {
+            Some(self.tunnel_open(&spec)?)
+        } else {
+            None
+        };
+        let state = self.ports.get_mut(name).ok_or_else(|| not_found("port", name))?;
+        let replaced = tunnel.and_then(|tunnel| state.tunnel.replace(tunnel));
         let before = std::mem::replace(&mut state.spec, spec);
-        if state.spec.options.storm_limit != before.options.storm_limit {
-            state.storm = storm(&state.spec.options);
+        let (old, new) = (&before.options, &state.spec.options);
+        if new.storm_limit != old.storm_limit {
+            state.storm = storm(new.storm_limit_or_default());
         }
-        state.secure = secure(&state.spec.options);
-        let moved = vlan_mode(&state.spec.options) != vlan_mode(&before.options)
-            || state.spec.options.admin_or_default() == AdminState::Down;
+        if new.bum_limit != old.bum_limit {
+            state.bum = storm(new.bum_limit_or_default());
+        }
+        state.secure = secure(new);
+        let moved = vlan_mode(new) != vlan_mode(old)
+            || (new.vni, &new.vlan_vni) != (old.vni, &old.vlan_vni)
+            || new.admin_or_default() == AdminState::Down;
         self.touch_bridge_of(name);
         self.publish();
         if moved {
             self.forget_learned(name);
+        }
+        if let Some(replaced) = replaced {
+            self.forget_remotes(name, &replaced);
+            self.tunnel_close(&replaced);
         }
         Ok(changed)
     }
@@ -179,12 +217,19 @@ impl Engine {
         self.port(name)?;
         self.touch_bridge_of(name);
         let Some(state) = self.ports.remove(name) else { return Err(not_found("port", name)) };
+        if let Some(tunnel) = &state.tunnel {
+            self.underlay.touch(tunnel.lease.vtep);
+        }
         // No worker sends to it any more once this returns, nor learns an address on it.
         self.publish();
         self.workers.detach(state.idx);
         if let Some(bridge) = self.bridges.get(&state.spec.bridge) {
             bridge.fdb.flush(&Flush { port: Some(state.idx), kinds: FlushKinds::All, ..Flush::default() });
         }
+        if let Some(tunnel) = &state.tunnel {
+            self.tunnel_close(tunnel);
+        }
+        self.fdb_remotes.retain(|(port, _)| *port != state.idx);
         self.port_names[state.idx.at()] = None;
         tracing::info!(port = %name, "port deleted");
         if let Err(error) = state.backend.destroy() {

@@ -1,25 +1,24 @@
 //! Tunnel ports: what they need of the underlay, and what the packet path is to know of them.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use super::{
-    Engine, invalid,
+    Backend, BackendError, Engine, invalid,
     ports::PortState,
     underlay::{Group, Lease, Need, VtepAddress, VtepState},
 };
 use crate::{
     api::Refusal,
     bridge::VlanMode,
-    config::{Df, Field, PortOptions, PortSpec, PortType, Reserved},
+    config::{Df, Field, PortName, PortOptions, PortSpec, PortType, Reserved},
+    fdb::Flush,
+    frame::Caps,
     index::{PortIdx, RemoteIdx},
     overlay::{
         Encap, Entrance, Fragmentation, Inherit, Segment, Tunnel, Via, Vtep,
         decap::Rules,
     },
-    wire::{Vid, VlanList, Vni, geneve, vxlan},
+    wire::{MacAddr, Vid, VlanList, Vni, geneve, vxlan},
 };
 
 /// Octets of the longest outer packet where the kernel does not know the way to any remote: Ethernet's.
@@ -34,6 +33,39 @@ pub(super) struct TunnelState {
     /// The remotes that an operator named, in the order of the list; or the group.
     pub(super) flood: Vec<RemoteIdx>,
     pub(super) tunnel: Arc<Tunnel>,
+}
+
+/// A tunnel: it has no interface, and cannot vanish.
+#[derive(Debug)]
+struct TunnelBackend {
+    /// What the path out takes: nothing over sockets, whole super-frames over an uplink that can.
+    caps: Caps,
+}
+
+impl Backend for TunnelBackend {
+    fn caps(&self) -> Caps {
+        self.caps
+    }
+
+    fn ifname(&self) -> String {
+        String::new()
+    }
+
+    fn mac(&self) -> Option<MacAddr> {
+        None
+    }
+
+    fn health(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn change(&mut self, _: &PortOptions, _: &PortOptions) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn destroy(self: Box<Self>) -> Result<(), BackendError> {
+        Ok(())
+    }
 }
 
 /// Every VNI of a port, and the VLAN it belongs to.
@@ -85,6 +117,21 @@ impl Engine {
     pub(super) fn tunnel_close(&mut self, state: &TunnelState) {
         state.flood.iter().for_each(|&remote| self.underlay.remotes.unpin(remote));
         self.underlay.release(&state.lease, &mut self.workers);
+    }
+
+    /// Forgets the addresses learned behind remotes that a tunnel no longer has.
+    pub(super) fn forget_remotes(&self, name: &PortName, before: &TunnelState) {
+        let Some(state) = self.ports.get(name) else { return };
+        let Some(bridge) = self.bridges.get(&state.spec.bridge) else { return };
+        let now = state.tunnel.as_ref().map(|tunnel| tunnel.flood.as_slice()).unwrap_or_default();
+        for &remote in before.flood.iter().filter(|remote| !now.contains(remote)) {
+            bridge.fdb.flush(&Flush { port: Some(state.idx), remote: Some(remote), ..Flush::default() });
+        }
+    }
+
+    /// What stands behind a tunnel, seen from the control thread.
+    pub(super) fn tunnel_backend(&self, _state: &TunnelState) -> Box<dyn Backend> {
+        Box::new(TunnelBackend { caps: Caps::NONE })
     }
 
     fn need(&self, spec: &PortSpec) -> Result<Need, Refusal> {
@@ -167,44 +214,6 @@ impl Engine {
         }
     }
 
-    /// What the packet path is to know of an endpoint.
-    pub(super) fn compile_vtep(&self, vtep: &VtepState, ports: &[&PortState]) -> Vtep {
-        let mut segments = hashbrown::HashMap::default();
-        let mut entrances = Vec::new();
-        for port in ports {
-            let Some(tunnel) = port.tunnel.as_ref().filter(|t| t.lease.vtep == vtep.idx) else { continue };
-            let entrance = entrances.len() as u16;
-            segments.extend(vnis(&port.spec.options).map(|(vni, vlan)| (vni, Segment { entrance, vlan })));
-            entrances.push(self.entrance(port, tunnel));
-        }
-        Vtep {
-            idx: vtep.idx,
-            local: vtep.address.local.ip(),
-            segments,
-            entrances: entrances.into(),
-            stats: Arc::clone(&vtep.stats),
-        }
-    }
-
-    fn entrance(&self, port: &PortState, tunnel: &TunnelState) -> Entrance {
-        let options = &port.spec.options;
-        let rules = match options.kind_or_default() {
-            PortType::Geneve => Rules::Geneve(options.option.iter().map(|o| (o.class, o.kind)).collect()),
-            _ => Rules::Vxlan(vxlan::Rules {
-                reserved: match options.reserved_or_default() {
-                    Reserved::Ignore => vxlan::Reserved::Ignore,
-                    Reserved::Drop => vxlan::Reserved::Refuse,
-                },
-                gbp: options.gbp_or_default().0,
-            }),
-        };
-        let known = options.remote_check_or_default().0.then(|| {
-            let entered = self.fdb_remotes.iter().filter(|(at, _)| *at == port.idx).map(|(_, remote)| *remote);
-            tunnel.flood.iter().copied().chain(entered).collect()
-        });
-        Entrance { port: port.idx, rules, known, stats: Arc::clone(&port.stats) }
-    }
-
     /// Asks the kernel how long a packet to a remote may be.
     pub(super) fn look_up_path(&mut self, vtep: &VtepAddress, device: Option<&str>, remote: RemoteIdx) {
         let Some(ip) = self.underlay.remotes.address(remote) else { return };
@@ -213,6 +222,52 @@ impl Engine {
             self.underlay.remotes.set_path_mtu(remote, mtu);
         }
     }
+}
+
+/// What the packet path is to know of an endpoint; `entered` are the remotes behind static entries of the FDB.
+pub(super) fn compile_vtep(
+    vtep: &VtepState,
+    ports: &[&PortState],
+    entered: &BTreeSet<(PortIdx, RemoteIdx)>,
+) -> Vtep {
+    let mut segments = hashbrown::HashMap::default();
+    let mut entrances = Vec::new();
+    for port in ports {
+        let Some(tunnel) = port.tunnel.as_ref().filter(|t| t.lease.vtep == vtep.idx) else { continue };
+        let entrance = entrances.len() as u16;
+        segments.extend(vnis(&port.spec.options).map(|(vni, vlan)| (vni, Segment { entrance, vlan })));
+        entrances.push(compile_entrance(port, tunnel, entered));
+    }
+    Vtep {
+        idx: vtep.idx,
+        local: vtep.address.local.ip(),
+        segments,
+        entrances: entrances.into(),
+        stats: Arc::clone(&vtep.stats),
+    }
+}
+
+fn compile_entrance(
+    port: &PortState,
+    tunnel: &TunnelState,
+    entered: &BTreeSet<(PortIdx, RemoteIdx)>,
+) -> Entrance {
+    let options = &port.spec.options;
+    let rules = match options.kind_or_default() {
+        PortType::Geneve => Rules::Geneve(options.option.iter().map(|o| (o.class, o.kind)).collect()),
+        _ => Rules::Vxlan(vxlan::Rules {
+            reserved: match options.reserved_or_default() {
+                Reserved::Ignore => vxlan::Reserved::Ignore,
+                Reserved::Drop => vxlan::Reserved::Refuse,
+            },
+            gbp: options.gbp_or_default().0,
+        }),
+    };
+    let known = options.remote_check_or_default().0.then(|| {
+        let entered = entered.iter().filter(|(at, _)| *at == port.idx).map(|(_, remote)| *remote);
+        tunnel.flood.iter().copied().chain(entered).collect()
+    });
+    Entrance { port: port.idx, rules, known, stats: Arc::clone(&port.stats) }
 }
 
 fn inherit(field: Field) -> Inherit<u8> {

@@ -7,8 +7,8 @@ use mio::Waker;
 
 use crate::{
     clock::Clock,
-    index::PortIdx,
-    port::Queue,
+    index::{PortIdx, TxSetIdx, VtepIdx},
+    port::{Queue, UnderlayRx, UnderlayTx},
     snapshot::Snapshot,
     worker::{Mail, Post, Report, Upstream, Worker},
 };
@@ -101,6 +101,9 @@ impl Workers {
     /// Deals the queues of a port out: each is polled by one worker, and every worker has one to send by, its own where
     /// it polls one, so that the kernel steers the answers to it (`tun_flow_update`).
     pub(super) fn attach(&mut self, port: PortIdx, queues: Vec<Queue>) -> io::Result<()> {
+        if queues.is_empty() {
+            return Ok(()); // a tunnel: what it needs is shared with others
+        }
         let workers = self.len();
         let mut tx =
             (0..workers).map(|w| queues[w % queues.len()].share()).collect::<io::Result<Vec<_>>>()?;
@@ -115,6 +118,38 @@ impl Workers {
         }
         self.wait();
         Ok(())
+    }
+
+    /// Hands the sockets of a local endpoint to the workers, one to each as long as there are any.
+    pub(super) fn attach_vtep(&mut self, vtep: VtepIdx, sockets: Vec<UnderlayRx>) {
+        for (n, rx) in sockets.into_iter().enumerate() {
+            self.post(n % self.len(), Mail::AttachVtep { vtep, rx: vec![rx] });
+        }
+        self.wait();
+    }
+
+    /// Takes the sockets of a local endpoint from all workers and closes them.
+    pub(super) fn detach_vtep(&mut self, vtep: VtepIdx) {
+        for worker in 0..self.len() {
+            self.post(worker, Mail::DetachVtep(vtep));
+        }
+        self.wait();
+    }
+
+    /// Hands each worker its own of a set of sockets.
+    pub(super) fn attach_sockets(&mut self, set: TxSetIdx, sockets: Vec<UnderlayTx>) {
+        for (worker, tx) in sockets.into_iter().enumerate().take(self.len()) {
+            self.post(worker, Mail::AttachSockets { set, tx });
+        }
+        self.wait();
+    }
+
+    /// Takes a set of sockets from all workers and closes them.
+    pub(super) fn detach_sockets(&mut self, set: TxSetIdx) {
+        for worker in 0..self.len() {
+            self.post(worker, Mail::DetachSockets(set));
+        }
+        self.wait();
     }
 
     /// Takes the queues of a port from all workers and closes them.

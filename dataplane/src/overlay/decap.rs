@@ -276,11 +276,14 @@ impl Rules {
 
 #[cold]
 fn count(env: &Arrivals<'_>, entrance: Option<u16>, reason: DropReason) {
-    let port = entrance.and_then(|n| env.vtep.entrances.get(usize::from(n)));
-    let stats = port.map_or(&env.vtep.stats, |entrance| &entrance.stats);
-    let counters = stats.of(env.worker);
-    counters.rx_frames.add(1);
-    counters.drop(reason);
+    match entrance.and_then(|n| env.vtep.entrances.get(usize::from(n))) {
+        Some(entrance) => {
+            let counters = entrance.stats.of(env.worker);
+            counters.rx_frames.add(1);
+            counters.drop(reason);
+        }
+        None => env.vtep.stats.of(env.worker).drop(reason),
+    }
 }
 
 /// Takes the outer ECN field over into the frame (RFC 6040 §4.2); `false` where the frame must be dropped.

@@ -135,14 +135,19 @@ impl Tunnel {
         self.vni
     }
 
+    /// Octets of the tunnel header.
+    #[inline]
+    pub fn header_len(&self) -> usize {
+        match &self.encap {
+            Encap::Vxlan { .. } => vxlan::LEN,
+            Encap::Geneve { options } => geneve::LEN + options.len(),
+        }
+    }
+
     /// Octets of the outer IP and UDP header and the tunnel header.
     #[inline]
     pub fn overhead(&self) -> u32 {
-        let tunnel = match &self.encap {
-            Encap::Vxlan { .. } => vxlan::LEN as u32,
-            Encap::Geneve { options } => geneve::LEN as u32 + options.len() as u32,
-        };
-        (if self.v6 { IPV6_LEN } else { IPV4_LEN }) + UDP_LEN + tunnel
+        (if self.v6 { IPV6_LEN } else { IPV4_LEN }) + UDP_LEN + self.header_len() as u32
     }
 
     /// Octets of the longest frame, from its destination address on, that fits a path of `path_mtu` octets (0: not known).

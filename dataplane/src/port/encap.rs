@@ -1,0 +1,159 @@
+//! Carries out the part of a plan that leaves through tunnels.
+//!
+//! Owns what stands in front of a frame: the tunnel header, and the choice of the socket by the flow of the frame. Decides nothing else:
+//! the plan says to whom, the tunnel how.
+//! A super-frame leaves as the datagrams of its segments, whose payload is sent from where it was received.
+
+use std::net::SocketAddr;
+
+use super::{Queue, underlay::{Delivery, Outbox, Sent, To, UnderlayTx, Who}};
+use crate::{
+    counters::{DropReason, PortCounters},
+    forward::TxFrame,
+    frame::Batch,
+    index::{PortIdx, RemoteIdx, TxSetIdx},
+    offload::{MAX_HEADERS, Split},
+    overlay::{Hop, Remotes, Tunnel, Via, entropy, tunnel::MAX_HEADER},
+    wire::ethernet::ADDRS_LEN,
+};
+
+/// How tunnelled frames get out.
+pub trait Exits {
+    /// The tunnel behind a port, and the port's counters.
+    fn tunnel(&self, port: PortIdx) -> Option<(&Tunnel, &PortCounters)>;
+    /// All far ends.
+    fn remotes(&self) -> &Remotes;
+    /// A set of sockets.
+    fn sockets(&self, set: TxSetIdx) -> Option<&UnderlayTx>;
+    /// The queue of an uplink, and its counters.
+    fn queue(&self, uplink: PortIdx) -> Option<(&Queue, &PortCounters)>;
+}
+
+/// The scratch memory of a worker's encapsulation.
+#[derive(Debug, Default)]
+pub struct Encapsulator {
+    outbox: Outbox,
+}
+
+impl Encapsulator {
+    /// Sends what a plan sends through tunnels. `narrow` is told the remotes to which a datagram was longer than the path takes.
+    #[inline]
+    pub fn send_all<E: Exits>(
+        &mut self,
+        plan: &[TxFrame],
+        batch: &Batch,
+        exits: &E,
+        mut narrow: impl FnMut(RemoteIdx),
+    ) {
+        for out in plan {
+            if let Some(hop) = out.hop
+                && let Some((tunnel, counters)) = exits.tunnel(out.port)
+                && let Err(reason) = self.send(out, hop, tunnel, batch, exits, &mut narrow)
+            {
+                counters.drop(reason);
+            }
+        }
+        if !self.outbox.is_empty() {
+            self.flush(batch, exits, &mut narrow);
+        }
+    }
+
+    fn flush<E: Exits>(&mut self, batch: &Batch, exits: &E, narrow: &mut impl FnMut(RemoteIdx)) {
+        self.outbox.flush(
+            batch.memory(),
+            |set| exits.sockets(set),
+            |who, sent| {
+                if let Some((tunnel, counters)) = exits.tunnel(who.port) {
+                    account(who, sent, tunnel, counters, narrow);
+                }
+            },
+        );
+    }
+
+    #[inline]
+    fn send<E: Exits>(
+        &mut self,
+        out: &TxFrame,
+        hop: Hop,
+        tunnel: &Tunnel,
+        batch: &Batch,
+        exits: &E,
+        narrow: &mut impl FnMut(RemoteIdx),
+    ) -> Result<(), DropReason> {
+        let slot = usize::from(out.slot);
+        let frame = batch.bytes(slot);
+        let address = exits.remotes().address(hop.remote).ok_or(DropReason::NoRemote)?;
+        let Via::Sockets { fragmenting, whole } = tunnel.via else { return Err(DropReason::UplinkUnresolved) };
+        let fields = tunnel.outer_fields(frame);
+        let to = To {
+            set: if tunnel.may_fragment(frame, ADDRS_LEN) { fragmenting } else { whole },
+            flow: entropy::flow_hash(frame),
+            addr: SocketAddr::new(address, tunnel.dst_port),
+            tos: fields.tos,
+            ttl: fields.ttl,
+        };
+        let who = Who { port: out.port, remote: hop.remote };
+        let mut header = [0; MAX_HEADER];
+        let len = tunnel.write_header(hop.vni, &mut header);
+        let header = &header[..len];
+        let tag = out.rewrite.push.map(|tag| tag.to_bytes());
+        let tag = tag.as_ref().map_or(&[][..], |tag| tag);
+        let keep = ADDRS_LEN + usize::from(out.rewrite.pop);
+        let range = batch.frame(slot).range();
+        if !out.split {
+            if self.outbox.is_full() {
+                self.flush(batch, exits, narrow);
+            }
+            // The addresses stand in front of the tag and are copied with it; a frame that keeps its tag stays in one piece.
+            let (head, body) = if tag.is_empty() && out.rewrite.pop == 0 {
+                (&[][..], range)
+            } else {
+                (&frame[..ADDRS_LEN], range.start + keep..range.end)
+            };
+            self.outbox.push(&to, who, &[header, head, tag], body, batch.memory());
+            return Ok(());
+        }
+        let split = Split::plan(frame, &batch.frame(slot).offload)?;
+        let mut segment = [0; MAX_HEADERS];
+        for n in 0..split.count() {
+            if self.outbox.is_full() {
+                self.flush(batch, exits, narrow);
+            }
+            let payload = split.segment(n, &mut segment);
+            let body = range.start + payload.start..range.start + payload.end;
+            let (addresses, rest) = (&segment[..ADDRS_LEN], &segment[keep..split.header_len()]);
+            self.outbox.push(&to, who, &[header, addresses, tag, rest], body, batch.memory());
+        }
+        Ok(())
+    }
+}
+
+/// Counts what came of datagrams.
+fn account(
+    who: Who,
+    sent: Sent,
+    tunnel: &Tunnel,
+    counters: &PortCounters,
+    narrow: &mut impl FnMut(RemoteIdx),
+) {
+    if sent.fallback {
+        counters.offload_fallbacks.add(1);
+    }
+    let reason = match sent.delivery {
+        Delivery::Sent => {
+            counters.tx_frames.add(sent.datagrams.into());
+            // The frames' own octets, as on every port.
+            counters.tx_bytes.add(sent.octets.saturating_sub(u64::from(sent.datagrams) * tunnel.header_len() as u64));
+            return;
+        }
+        Delivery::Full => DropReason::EgressFull,
+        Delivery::TooBig => {
+            narrow(who.remote);
+            DropReason::TunnelMtuExceeded
+        }
+        Delivery::Unreachable => DropReason::UnderlayUnreachable,
+        Delivery::Gone => DropReason::EgressDown,
+        Delivery::Refused(_) => DropReason::EgressRefused,
+    };
+    counters.drop_many(reason, sent.datagrams.into());
+}
