@@ -4,11 +4,7 @@
 //! The four combinations of the table that "cannot result from any transition" and yet are forwarded are treated as it says and not
 //! logged: whoever can send to a tunnel could write the log. The one that is dropped is counted, as every drop is.
 
-use crate::wire::{
-    EtherType,
-    ethernet::ADDRS_LEN,
-    layers::{be16, skip_tags},
-};
+use crate::wire::{EtherType, ethernet::ADDRS_LEN, layers::skip_tags};
 
 /// Octets of an IPv4 header without options (RFC 791 §3.1).
 const IPV4_LEN: usize = 20;
@@ -217,7 +213,11 @@ mod tests {
             }
         }
         assert_eq!(of(&sample::ethernet(&[], EtherType::ARP, &[0x45; 28])), None);
-        assert_eq!(of(&sample::ethernet(&[], EtherType::IPV4, &[0x65; 40])), None, "IPv6 under the type of IPv4");
+        assert_eq!(
+            of(&sample::ethernet(&[], EtherType::IPV4, &[0x65; 40])),
+            None,
+            "IPv6 under the type of IPv4"
+        );
         assert_eq!(of(&sample::ethernet(&[], EtherType::IPV6, &[0x45; 40])), None);
     }
 

@@ -239,7 +239,8 @@ mod tests {
 
     #[test]
     fn a_frame_that_is_no_ip_packet_goes_by_its_stations_type_and_vlan() {
-        let frame = |tags: &[[u16; 2]], ethertype, fill| sample::ethernet(tags, EtherType(ethertype), &[fill; 46]);
+        let frame =
+            |tags: &[[u16; 2]], ethertype, fill| sample::ethernet(tags, EtherType(ethertype), &[fill; 46]);
         let one = flow_hash(&frame(&[], 0x0806, 1));
         assert_eq!(one, flow_hash(&frame(&[], 0x0806, 2)), "payload");
         assert_ne!(one, flow_hash(&frame(&[], 0x0807, 1)));
@@ -249,7 +250,11 @@ mod tests {
             other[at] ^= 1;
             assert_ne!(flow_hash(&other), one, "octet {at}");
         }
-        assert_ne!(flow_hash(&frame(&[], 0x0800, 0x65)), flow_hash(&frame(&[], 0x86dd, 0x45)), "no IP headers");
+        assert_ne!(
+            flow_hash(&frame(&[], 0x0800, 0x65)),
+            flow_hash(&frame(&[], 0x86dd, 0x45)),
+            "no IP headers"
+        );
     }
 
     #[test]
@@ -268,7 +273,11 @@ mod tests {
         let six = |bits: u16, next: u8| {
             let mut header = ext(next, 8);
             header[2..4].copy_from_slice(&bits.to_be_bytes());
-            flow_hash(&sample::ethernet(&[], EtherType::IPV6, &sample::ipv6(44, &[header, datagram.clone()].concat())))
+            flow_hash(&sample::ethernet(
+                &[],
+                EtherType::IPV6,
+                &sample::ipv6(44, &[header, datagram.clone()].concat()),
+            ))
         };
         assert_eq!(six(0x0001, 17), six(0x0099, 17));
         assert_eq!(six(0x0001, 17), six(0x0098, 60), "whatever a later fragment says of the upper layer");

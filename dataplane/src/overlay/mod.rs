@@ -7,6 +7,7 @@
 pub mod decap;
 pub mod ecn;
 pub mod entropy;
+pub mod outer;
 pub mod remotes;
 pub mod too_big;
 pub mod tunnel;
