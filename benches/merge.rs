@@ -20,8 +20,6 @@ mod frames;
 const LIMITS: Limits = Limits { mtu: 1500, udp: true };
 /// Octets in front of each frame of a datagram: the header of VXLAN.
 const TUNNEL_HEADER: usize = 8;
-/// The slots over which frames are spread that did not come in one receive.
-const SLOTS: usize = 2;
 
 /// A super-frame of UDP over IPv4.
 fn udp4(ports: u16, segments: usize, size: usize) -> (Vec<u8>, Offload) {
@@ -50,12 +48,12 @@ fn segments((frame, offload): &(Vec<u8>, Offload)) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The frames in one slot, each behind a header of the tunnel, as one receive leaves them.
-fn receive(batch: &mut Batch, frames: &[Vec<u8>]) {
+/// The frames as receives leave them that bring `together` at a time: those in one slot, each behind a header of the tunnel.
+fn receive(batch: &mut Batch, frames: &[Vec<u8>], together: usize) {
     batch.clear();
-    for part in 0..SLOTS {
-        let mut at = Batch::slot_at(part);
-        for frame in frames.iter().skip(part * BATCH / SLOTS).take(BATCH / SLOTS) {
+    for (slot, frames) in frames.chunks(together).enumerate() {
+        let mut at = Batch::slot_at(slot);
+        for frame in frames {
             at += TUNNEL_HEADER;
             let range = at..at + frame.len();
             batch.memory_mut()[range.clone()].copy_from_slice(frame);
@@ -73,22 +71,23 @@ fn bench(c: &mut Criterion) {
     let flows: Vec<_> = (0..BATCH).flat_map(|n| segments(&udp4(5000 + n as u16, 1, 64))).collect();
     let turns: Vec<_> =
         (0..BATCH).map(|n| segments(&udp4(5000 + n as u16 % 8, 8, 64)).remove(n / 8)).collect();
-    for (case, frames, left) in [
-        ("tcp/45x1448", &tcp4, 2),
-        ("tcp6/45x1428", &tcp6, 2),
-        ("udp/64x64", &udp, 2),
-        ("udp-8-flows/64x64", &turns, 8),
-        ("none/64x64", &flows, BATCH),
+    for (case, frames, together, left) in [
+        ("tcp/45x1448", &tcp4, BATCH, 1),
+        ("tcp6/45x1428", &tcp6, BATCH, 1),
+        ("tcp-alone/45x1448", &tcp4, 1, 1),
+        ("udp/64x64", &udp, BATCH, 1),
+        ("udp-8-flows-alone/64x64", &turns, 1, 8),
+        ("none/64x64", &flows, BATCH, BATCH),
     ] {
         let mut batch = Batch::new();
-        receive(&mut batch, frames);
+        receive(&mut batch, frames, together);
         merge(&mut batch, &LIMITS);
         assert_eq!(batch.len(), left, "{case}");
         group.throughput(Throughput::Elements(frames.len() as u64));
         group.bench_function(case, |b| {
             b.iter_custom(|runs| {
                 (0..runs).fold(Duration::ZERO, |total, _| {
-                    receive(&mut batch, frames);
+                    receive(&mut batch, frames, together);
                     let start = Instant::now();
                     merge(black_box(&mut batch), black_box(&LIMITS));
                     total + start.elapsed()
