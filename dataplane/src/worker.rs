@@ -15,11 +15,13 @@ use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 
 use crate::{
     clock::Clock,
-    counters::Counter,
+    counters::{Counter, PortCounters},
     forward::{Env, Scratch, Silent, TxPlan, forward},
-    frame::Batch,
-    index::PortIdx,
-    port::{Queue, Received, Transmitter},
+    frame::{BATCH, Batch, Datagram},
+    index::{PortIdx, RemoteIdx, TxSetIdx, VtepIdx},
+    offload::merge::{Limits, merge},
+    overlay::{Arrivals, Decapsulator, Ingress, Remotes, Tunnel},
+    port::{Encapsulator, Exits, Queue, Received, Transmitter, UnderlayRx, UnderlayTx},
     snapshot::Snapshot,
     sys::uring::Batcher,
 };
@@ -28,6 +30,8 @@ use crate::{
 const MAILBOX: Token = Token(usize::MAX);
 /// Bits of a token that number the queues of a port: as many as a TAP can have (`MAX_TAP_QUEUES`).
 const QUEUE_BITS: u32 = 8;
+/// Set in the tokens of the sockets of local tunnel endpoints; above the bits of a port's number.
+const VTEP_BIT: usize = 1 << (QUEUE_BITS + 16);
 
 /// What the control thread sends a worker.
 #[derive(Debug)]
@@ -45,6 +49,24 @@ pub enum Mail {
     },
     /// Give back all queues of this port.
     Detach(PortIdx),
+    /// Poll these sockets of a local tunnel endpoint.
+    AttachVtep {
+        /// The endpoint.
+        vtep: VtepIdx,
+        /// Sockets that only this worker polls.
+        rx: Vec<UnderlayRx>,
+    },
+    /// Give back the sockets of this endpoint.
+    DetachVtep(VtepIdx),
+    /// Send tunnelled frames by these sockets.
+    AttachSockets {
+        /// Their number.
+        set: TxSetIdx,
+        /// The sockets.
+        tx: UnderlayTx,
+    },
+    /// Give back these sockets.
+    DetachSockets(TxSetIdx),
     /// End.
     Stop,
 }
@@ -56,13 +78,29 @@ pub enum Report {
     Done {
         /// Queues that it took from the worker. Whoever receives them closes them: closing waits for the kernel's RTNL
         /// lock and for RCU, tens of milliseconds in which a worker has frames to forward.
-        returned: Vec<Queue>,
+        returned: Vec<Returned>,
     },
     /// A queue of this port has lost its device.
     Gone {
         /// The port.
         port: PortIdx,
     },
+    /// The way to a remote takes only shorter packets than was known.
+    PathTooNarrow {
+        /// The remote.
+        remote: RemoteIdx,
+    },
+}
+
+/// What a worker gives back.
+#[derive(Debug)]
+pub enum Returned {
+    /// A queue of a port.
+    Queue(Queue),
+    /// A socket of a local tunnel endpoint.
+    Rx(UnderlayRx),
+    /// Sockets by which it sent.
+    Tx(UnderlayTx),
 }
 
 /// What a worker has counted; written by it, read by anybody.
@@ -116,6 +154,23 @@ struct Polled {
     ready: bool,
 }
 
+/// A socket of a local tunnel endpoint.
+#[derive(Debug)]
+struct Listening {
+    rx: UnderlayRx,
+    /// Whether it stands in the list of those that may have datagrams.
+    ready: bool,
+}
+
+/// What a token stands for.
+#[derive(Clone, Copy)]
+enum Source {
+    /// A queue of a port.
+    Port(PortIdx, usize),
+    /// A socket of a local tunnel endpoint.
+    Vtep(VtepIdx, usize),
+}
+
 /// A worker.
 #[derive(Debug)]
 pub struct Worker {
@@ -127,11 +182,16 @@ pub struct Worker {
     gauge: Arc<CachePadded<Gauge>>,
     snapshot: Arc<Snapshot>,
     ports: Vec<Option<Attached>>,
+    vteps: Vec<Vec<Listening>>,
+    sockets: Vec<Option<UnderlayTx>>,
     ready: VecDeque<Token>,
     batch: Batch,
+    datagrams: Vec<Datagram>,
+    decapsulator: Decapsulator,
     scratch: Scratch,
     plan: TxPlan,
     transmitter: Transmitter,
+    encapsulator: Encapsulator,
     /// Batches system calls, where the kernel has io_uring.
     ring: Option<Batcher>,
 }
@@ -140,8 +200,13 @@ const fn token(port: PortIdx, queue: usize) -> Token {
     Token((port.0 as usize) << QUEUE_BITS | queue)
 }
 
-const fn split_token(token: Token) -> (PortIdx, usize) {
-    (PortIdx((token.0 >> QUEUE_BITS) as u16), token.0 & ((1 << QUEUE_BITS) - 1))
+const fn vtep_token(vtep: VtepIdx, socket: usize) -> Token {
+    Token(VTEP_BIT | (vtep.0 as usize) << QUEUE_BITS | socket)
+}
+
+const fn source_of(token: Token) -> Source {
+    let (idx, n) = ((token.0 >> QUEUE_BITS) as u16, token.0 & ((1 << QUEUE_BITS) - 1));
+    if token.0 & VTEP_BIT == 0 { Source::Port(PortIdx(idx), n) } else { Source::Vtep(VtepIdx(idx), n) }
 }
 
 impl Worker {
@@ -163,11 +228,16 @@ impl Worker {
             gauge: Arc::clone(&gauge),
             snapshot: Arc::default(),
             ports: Vec::new(),
+            vteps: Vec::new(),
+            sockets: Vec::new(),
             ready: VecDeque::with_capacity(1024),
             batch: Batch::new(),
+            datagrams: Vec::with_capacity(BATCH),
+            decapsulator: Decapsulator::default(),
             scratch: Scratch::default(),
             plan: TxPlan::default(),
             transmitter: Transmitter::default(),
+            encapsulator: Encapsulator::default(),
             ring: None,
         };
         Ok((worker, Post { mail, bell, gauge }))
@@ -215,6 +285,10 @@ impl Worker {
                 Mail::Snapshot(snapshot) => self.take_up(snapshot),
                 Mail::Attach { port, rx, tx } => self.attach(port, rx, tx),
                 Mail::Detach(port) => returned = self.detach(port),
+                Mail::AttachVtep { vtep, rx } => self.attach_vtep(vtep, rx),
+                Mail::DetachVtep(vtep) => returned = self.detach_vtep(vtep),
+                Mail::AttachSockets { set, tx } => returned = self.exchange_sockets(set, Some(tx)),
+                Mail::DetachSockets(set) => returned = self.exchange_sockets(set, None),
                 Mail::Stop => return false,
             }
             let _ = self.upstream.done.send(Report::Done { returned });
@@ -229,6 +303,12 @@ impl Worker {
             let port = PortIdx(n as u16);
             if before.port(port).is_none() && self.snapshot.port(port).is_some() {
                 self.mark_all_ready(port);
+            }
+        }
+        for n in 0..self.vteps.len() {
+            let vtep = VtepIdx(n as u16);
+            if before.vtep(vtep).is_none() && self.snapshot.vtep(vtep).is_some() {
+                (0..self.vteps[n].len()).for_each(|socket| self.mark_ready(vtep_token(vtep, socket)));
             }
         }
     }
@@ -262,10 +342,44 @@ impl Worker {
         self.mark_all_ready(port);
     }
 
-    fn detach(&mut self, port: PortIdx) -> Vec<Queue> {
+    fn detach(&mut self, port: PortIdx) -> Vec<Returned> {
         let Some(attached) = self.ports.get_mut(port.at()).and_then(Option::take) else { return Vec::new() };
         attached.forget(&self.poll);
-        attached.rx.into_iter().map(|polled| polled.queue).chain([attached.tx]).collect()
+        let queues = attached.rx.into_iter().map(|polled| polled.queue).chain([attached.tx]);
+        queues.map(Returned::Queue).collect()
+    }
+
+    fn attach_vtep(&mut self, vtep: VtepIdx, rx: Vec<UnderlayRx>) {
+        if self.vteps.len() <= vtep.at() {
+            self.vteps.resize_with(vtep.at() + 1, Vec::new);
+        }
+        for rx in rx {
+            let token = vtep_token(vtep, self.vteps[vtep.at()].len());
+            if let Some(fd) = rx.fd()
+                && let Err(error) =
+                    self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)
+            {
+                tracing::error!(%error, "a tunnel's socket cannot be polled");
+            }
+            self.vteps[vtep.at()].push(Listening { rx, ready: false });
+            self.mark_ready(token);
+        }
+    }
+
+    fn detach_vtep(&mut self, vtep: VtepIdx) -> Vec<Returned> {
+        let sockets = self.vteps.get_mut(vtep.at()).map(std::mem::take).unwrap_or_default();
+        for fd in sockets.iter().filter_map(|socket| socket.rx.fd()) {
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
+        }
+        sockets.into_iter().map(|socket| Returned::Rx(socket.rx)).collect()
+    }
+
+    fn exchange_sockets(&mut self, set: TxSetIdx, tx: Option<UnderlayTx>) -> Vec<Returned> {
+        if self.sockets.len() <= set.at() {
+            self.sockets.resize_with(set.at() + 1, || None);
+        }
+        let before = std::mem::replace(&mut self.sockets[set.at()], tx);
+        before.into_iter().map(Returned::Tx).collect()
     }
 
     fn tell(&self, report: Report) {
@@ -275,12 +389,20 @@ impl Worker {
         }
     }
 
+    /// Whether what a token stands for stands in the list of those to be served; `None` where it stands for nothing (any more).
+    fn ready_mark(&mut self, token: Token) -> Option<&mut bool> {
+        match source_of(token) {
+            Source::Port(port, queue) => {
+                Some(&mut self.ports.get_mut(port.at())?.as_mut()?.rx.get_mut(queue)?.ready)
+            }
+            Source::Vtep(vtep, socket) => Some(&mut self.vteps.get_mut(vtep.at())?.get_mut(socket)?.ready),
+        }
+    }
+
     fn mark_ready(&mut self, token: Token) {
-        let (port, queue) = split_token(token);
-        let Some(Some(attached)) = self.ports.get_mut(port.at()) else { return };
-        let Some(polled) = attached.rx.get_mut(queue) else { return };
-        if !polled.ready {
-            polled.ready = true;
+        if let Some(ready) = self.ready_mark(token)
+            && !std::mem::replace(ready, true)
+        {
             self.ready.push_back(token);
         }
     }
@@ -288,12 +410,13 @@ impl Worker {
     /// Handles one batch of the queue that has waited longest; it goes to the end of the list if it may have more.
     fn serve_next(&mut self) {
         let Some(next) = self.ready.pop_front() else { return };
-        let (port, queue) = split_token(next);
-        let more = self.serve(port, queue) == Received::Full;
-        if let Some(Some(attached)) = self.ports.get_mut(port.at())
-            && let Some(polled) = attached.rx.get_mut(queue)
-        {
-            polled.ready = more;
+        let received = match source_of(next) {
+            Source::Port(port, queue) => self.serve(port, queue),
+            Source::Vtep(vtep, socket) => self.serve_vtep(vtep, socket),
+        };
+        let more = received == Received::Full;
+        if let Some(ready) = self.ready_mark(next) {
+            *ready = more;
             if more {
                 self.ready.push_back(next);
             }
@@ -306,6 +429,11 @@ impl Worker {
             let queues = self.ports[port].as_ref().map_or(0, |a| a.rx.len());
             for queue in 0..queues {
                 while self.serve(PortIdx(port as u16), queue) == Received::Full {}
+            }
+        }
+        for vtep in 0..self.vteps.len() {
+            for socket in 0..self.vteps[vtep].len() {
+                while self.serve_vtep(VtepIdx(vtep as u16), socket) == Received::Full {}
             }
         }
     }
@@ -325,8 +453,7 @@ impl Worker {
         let received = polled.queue.recv(&mut self.batch, known.stats.of(self.index), self.ring.as_mut());
         if !self.batch.is_empty() {
             self.gauge.batches.add(1);
-            self.gauge.frames.add(self.batch.len() as u64);
-            self.handle(port);
+            self.handle(port.into());
         }
         if matches!(received, Received::Gone(_)) {
             self.lose(port);
@@ -334,12 +461,51 @@ impl Worker {
         received
     }
 
-    /// Forwards and sends the batch that came from `port`.
-    fn handle(&mut self, port: PortIdx) {
+    /// Receives datagrams of a local tunnel endpoint once, and forwards the frames in them.
+    fn serve_vtep(&mut self, vtep: VtepIdx, socket: usize) -> Received {
+        let Some(listening) = self.vteps.get_mut(vtep.at()).and_then(|all| all.get_mut(socket)) else {
+            return Received::Drained;
+        };
+        let Some(known) = self.snapshot.vtep(vtep) else { return Received::Drained };
+        self.batch.clear();
+        self.datagrams.clear();
+        let received =
+            listening.rx.recv(&mut self.batch, &mut self.datagrams, known.stats.of(self.index));
+        if !self.datagrams.is_empty() {
+            self.gauge.batches.add(1);
+            self.decapsulate(vtep);
+        }
+        received
+    }
+
+    /// Forwards the frames in the datagrams that lie in the batch's memory, run by run.
+    fn decapsulate(&mut self, idx: VtepIdx) {
+        let now = self.clock.now();
+        self.decapsulator.begin();
+        loop {
+            let Some(vtep) = self.snapshot.vtep(idx) else { return };
+            let remotes = &self.snapshot.remotes;
+            let arrivals = Arrivals { vtep, remotes, worker: self.index, now };
+            let run = self.decapsulator.next(&arrivals, &self.datagrams, &mut self.batch);
+            let Some(ingress) = run else { return };
+            merge(&mut self.batch, &Limits { mtu: self.inner_mtu(ingress), udp: true });
+            self.handle(ingress);
+        }
+    }
+
+    /// Octets of the longest inner packet that a wire can have brought by this tunnel.
+    fn inner_mtu(&self, ingress: Ingress) -> usize {
+        let tunnel = self.snapshot.port(ingress.port).and_then(|port| port.tunnel.as_deref());
+        tunnel.map_or(0, |tunnel| tunnel.inner_mtu() as usize)
+    }
+
+    /// Forwards and sends the batch that came by `ingress`.
+    fn handle(&mut self, ingress: Ingress) {
+        self.gauge.frames.add(self.batch.len() as u64);
         let env = Env { snapshot: &self.snapshot, worker: self.index, now: self.clock.now() };
         self.plan.clear();
         self.transmitter.next_batch();
-        forward(&env, port, &mut self.batch, &mut self.scratch, &mut self.plan, &mut Silent);
+        forward(&env, ingress, &mut self.batch, &mut self.scratch, &mut self.plan, &mut Silent);
         let (snapshot, ports, index) = (&self.snapshot, &self.ports, self.index);
         let egress = |port: PortIdx| {
             let counters = snapshot.port(port)?.stats.of(index);
@@ -350,6 +516,12 @@ impl Worker {
         let plan = self.plan.frames();
         self.transmitter
             .send_all(plan, &mut self.batch, self.ring.as_mut(), egress, |port| gone = Some(port));
+        let reach = Reach { snapshot, ports, sockets: &self.sockets, worker: index };
+        let mut narrow = None;
+        self.encapsulator.send_all(plan, &self.batch, &reach, |remote| narrow = Some(remote));
+        if let Some(remote) = narrow {
+            self.tell(Report::PathTooNarrow { remote });
+        }
         if let Some(port) = gone {
             self.lose(port);
         }
@@ -362,6 +534,38 @@ impl Worker {
             attached.forget(&self.poll);
             self.tell(Report::Gone { port });
         }
+    }
+}
+
+/// How tunnelled frames get out of a worker.
+struct Reach<'a> {
+    snapshot: &'a Snapshot,
+    ports: &'a [Option<Attached>],
+    sockets: &'a [Option<UnderlayTx>],
+    worker: usize,
+}
+
+impl Exits for Reach<'_> {
+    #[inline]
+    fn tunnel(&self, port: PortIdx) -> Option<(&Tunnel, &PortCounters)> {
+        let port = self.snapshot.port(port)?;
+        Some((port.tunnel.as_deref()?, port.stats.of(self.worker)))
+    }
+
+    #[inline]
+    fn remotes(&self) -> &Remotes {
+        &self.snapshot.remotes
+    }
+
+    #[inline]
+    fn sockets(&self, set: TxSetIdx) -> Option<&UnderlayTx> {
+        self.sockets.get(set.at())?.as_ref()
+    }
+
+    #[inline]
+    fn queue(&self, uplink: PortIdx) -> Option<(&Queue, &PortCounters)> {
+        let counters = self.snapshot.port(uplink)?.stats.of(self.worker);
+        Some((&self.ports.get(uplink.at())?.as_ref()?.tx, counters))
     }
 }
 

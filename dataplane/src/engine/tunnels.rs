@@ -10,7 +10,7 @@ use super::{
 use crate::{
     api::Refusal,
     bridge::VlanMode,
-    config::{Df, Field, PortName, PortOptions, PortSpec, PortType, Reserved},
+    config::{self, Df, PortName, PortOptions, PortSpec, PortType, Reserved},
     fdb::Flush,
     frame::Caps,
     index::{PortIdx, RemoteIdx},
@@ -70,14 +70,17 @@ impl Backend for TunnelBackend {
 
 /// Every VNI of a port, and the VLAN it belongs to.
 fn vnis(options: &PortOptions) -> impl Iterator<Item = (Vni, Option<Vid>)> + '_ {
-    let mapped = options.vlan_vni.iter().flat_map(|map| map.iter()).map(|(vlan, vni)| (vni, Some(vlan)));
+    let mapped = options.vlan_vni.iter().map(|(vlan, vni)| (vni, Some(vlan)));
     options.vni.map(|vni| (vni, None)).into_iter().chain(mapped)
 }
 
 /// How a tunnel treats tags: as its VLAN flags say, or by the VNIs of its VLANs.
 pub(super) fn vlan_mode(options: &PortOptions) -> Option<VlanMode> {
-    let map = options.vlan_vni.as_ref()?;
-    let vlans: VlanList = map.iter().map(|(vlan, _)| vlan).collect();
+    if options.vlan_vni.is_empty() {
+        return None;
+    }
+    let mut vlans = VlanList::default();
+    options.vlan_vni.iter().for_each(|(vlan, _)| vlans.insert(vlan));
     Some(VlanMode::Mapped { vlans: Arc::new(vlans), rest: options.vni.is_some() })
 }
 
@@ -148,13 +151,13 @@ impl Engine {
         Ok(Need {
             vtep: VtepAddress {
                 netns: options.netns.clone(),
-                local: SocketAddr::new(local, spec.dst_port_or_default()),
+                local: SocketAddr::new(local, options.dst_port_or_default()),
             },
             kind: options.kind_or_default(),
             zero_csum6: options.udp6_zero_csum_rx_or_default().0,
             uplink,
             group,
-            ports: options.src_port_or_default().range(),
+            ports: options.src_port_or_default().first()..=options.src_port_or_default().last(),
             udp_csum: options.udp_csum_or_default().0,
         })
     }
@@ -200,7 +203,7 @@ impl Engine {
             dst_port: need.vtep.local.port(),
             encap,
             vni: options.vni,
-            vlan_vni: options.vlan_vni.iter().flat_map(|map| map.iter()).map(|(vlan, vni)| (vlan.get(), vni)).collect(),
+            vlan_vni: options.vlan_vni.iter().map(|(vlan, vni)| (vlan.get(), vni)).collect(),
             flood: flood.into(),
             ttl: inherit(options.ttl_or_default()),
             tos: inherit(options.tos_or_default()),
@@ -254,7 +257,7 @@ fn compile_entrance(
 ) -> Entrance {
     let options = &port.spec.options;
     let rules = match options.kind_or_default() {
-        PortType::Geneve => Rules::Geneve(options.option.iter().map(|o| (o.class, o.kind)).collect()),
+        PortType::Geneve => Rules::Geneve(options.option.iter().map(|option| (option.class(), option.kind())).collect()),
         _ => Rules::Vxlan(vxlan::Rules {
             reserved: match options.reserved_or_default() {
                 Reserved::Ignore => vxlan::Reserved::Ignore,
@@ -270,9 +273,9 @@ fn compile_entrance(
     Entrance { port: port.idx, rules, known, stats: Arc::clone(&port.stats) }
 }
 
-fn inherit(field: Field) -> Inherit<u8> {
+fn inherit(field: config::Inherit<u8>) -> Inherit<u8> {
     match field {
-        Field::Fixed(value) => Inherit::Fixed(value),
-        Field::Inherit => Inherit::Inherit,
+        config::Inherit::Fixed(value) => Inherit::Fixed(value),
+        config::Inherit::Inherit => Inherit::Inherit,
     }
 }

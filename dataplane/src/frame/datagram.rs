@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, ops::Range};
 
+use super::Offload;
+
 /// One datagram, or a train of them that the kernel joined, in the memory of a batch.
 ///
 /// These are the facts that the kernel told, not what they mean. The stride above all: over a virtual underlay it can be the
@@ -18,6 +20,8 @@ pub struct Datagram {
     pub from: IpAddr,
     /// The TOS octet, or the traffic class, of the outer header: DSCP and ECN.
     pub tos: u8,
+    /// What is still to be done to the frame inside, where whoever received it knows; positions are those of the datagram.
+    pub offload: Offload,
 }
 
 impl Datagram {

@@ -20,10 +20,9 @@ use crate::{
     tick::Tick,
     wire::{
         EtherType, Vid, Vni,
-        dot1q::TAG_LEN,
         ethernet::ADDRS_LEN,
         geneve::{self, Geneve},
-        layers::{MAX_TAGS, be16},
+        layers::{be16, skip_tags},
         vxlan::{self, Vxlan},
     },
 };
@@ -306,27 +305,13 @@ fn mark(frame: &mut [u8], tos: u8) -> bool {
     }
 }
 
-/// Where the IP packet of a frame begins, and its version's EtherType.
-#[inline]
-fn ip_at(frame: &[u8]) -> Option<(usize, EtherType)> {
-    let mut at = ADDRS_LEN;
-    for _ in 0..=MAX_TAGS {
-        let ethertype = EtherType(be16(frame, at)?);
-        if !ethertype.is_tag() {
-            return Some((at + 2, ethertype));
-        }
-        at += TAG_LEN;
-    }
-    None
-}
-
 /// Whether the frame behind a tunnel header of `header_len` octets says that it is longer than a part of `stride` octets can be.
 ///
 /// A datagram that the kernel joined of several (`UDP_GRO`) has the length of each in the control message. One that is itself a
 /// super-frame, from a kernel on this machine, can have the size of the inner segments there; only the inner length tells which.
 #[inline]
 fn is_longer(frame: &[u8], stride: u32, header_len: usize) -> bool {
-    let Some((l3, ethertype)) = ip_at(frame) else { return false };
+    let Ok((_, ethertype, l3)) = skip_tags(frame, ADDRS_LEN) else { return false };
     let packet = match ethertype {
         EtherType::IPV4 => be16(frame, l3 + 2).map(usize::from),
         EtherType::IPV6 => be16(frame, l3 + 4).map(|len| usize::from(len) + 40),
@@ -338,7 +323,7 @@ fn is_longer(frame: &[u8], stride: u32, header_len: usize) -> bool {
 /// The protocol of the IP packet in a frame, without looking behind extension headers.
 #[inline]
 fn protocol(frame: &[u8]) -> Option<u8> {
-    let (l3, ethertype) = ip_at(frame)?;
+    let (_, ethertype, l3) = skip_tags(frame, ADDRS_LEN).ok()?;
     match ethertype {
         EtherType::IPV4 => frame.get(l3 + 9).copied(),
         EtherType::IPV6 => frame.get(l3 + 6).copied(),

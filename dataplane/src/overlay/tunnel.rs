@@ -5,10 +5,9 @@ use crate::{
     index::{PortIdx, RemoteIdx, TxSetIdx, VtepIdx},
     wire::{
         EtherType, Vni,
-        dot1q::TAG_LEN,
         ethernet::HEADER_LEN,
         geneve::{self, Geneve},
-        layers::{MAX_TAGS, be16},
+        layers::skip_tags,
         vxlan::{self, Vxlan},
     },
 };
@@ -212,13 +211,8 @@ const DF: u8 = 0x40;
 /// Whether the IPv4 packet in a frame must not be fragmented; other packets count as if they must not.
 #[inline]
 fn has_df(frame: &[u8], type_at: usize) -> bool {
-    let mut at = type_at;
-    for _ in 0..=MAX_TAGS {
-        let Some(ethertype) = be16(frame, at).map(EtherType) else { return true };
-        if !ethertype.is_tag() {
-            return ethertype != EtherType::IPV4 || frame.get(at + 2 + FLAGS_AT).is_none_or(|flags| flags & DF != 0);
-        }
-        at += TAG_LEN;
+    match skip_tags(frame, type_at) {
+        Ok((_, EtherType::IPV4, l3)) => frame.get(l3 + FLAGS_AT).is_none_or(|flags| flags & DF != 0),
+        _ => true,
     }
-    true
 }

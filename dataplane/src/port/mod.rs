@@ -4,6 +4,7 @@
 //! gives. Never decides where a frame goes, and reads no frame beyond its length and its virtio header.
 //! A queue never blocks: what does not fit is the caller's to count.
 
+mod encap;
 pub mod memory;
 mod queue;
 pub mod tap;
@@ -14,10 +15,12 @@ pub mod underlay;
 
 use rustix::io::Errno;
 
+pub use encap::{Encapsulator, Exits};
 pub use memory::{MemoryPeer, MemoryQueue};
 pub use queue::Queue;
 pub use tap::TapQueue;
 pub use transmit::{Outcome, Transmitter};
+pub use underlay::{UnderlayRx, UnderlayTx};
 
 /// How a receive ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

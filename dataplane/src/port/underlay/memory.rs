@@ -163,6 +163,7 @@ impl MemoryRx {
                 stride: parcel.stride,
                 from: parcel.from.ip(),
                 tos: parcel.tos,
+                offload: Offload::NONE,
             });
         }
         Received::Full

@@ -71,6 +71,7 @@ impl UdpRx {
                 stride: arrival.stride,
                 from: from.ip(),
                 tos: arrival.tos,
+                offload: Offload::NONE,
             });
         }
         counters.rx_frames.add(got as u64);
