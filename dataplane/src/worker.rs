@@ -488,7 +488,8 @@ impl Worker {
             let arrivals = Arrivals { vtep, remotes, worker: self.index, now };
             let run = self.decapsulator.next(&arrivals, &self.datagrams, &mut self.batch);
             let Some(ingress) = run else { return };
-            merge(&mut self.batch, &Limits { mtu: self.inner_mtu(ingress), udp: true });
+            let limits = Limits { mtu: self.inner_mtu(ingress), udp: true };
+            merge(&mut self.batch, &limits);
             self.handle(ingress);
         }
     }

@@ -116,6 +116,7 @@ impl Request {
                 bridge: p.required("bridge")?,
                 vlan: p.optional("vlan")?.unwrap_or_default(),
                 port: p.required("port")?,
+                remote: p.optional("remote")?,
                 sticky: p.optional("sticky")?.unwrap_or_default(),
             }),
             "FdbDel" => Self::FdbDel {

@@ -58,6 +58,6 @@ impl BridgeState {
             );
             Some(Member { port: state.idx, tagged, classes, isolated: port.isolated })
         });
-        Bridge { fdb: Arc::clone(&self.fdb), members }
+        Bridge { fdb: Arc::clone(&self.fdb), members, neighbours: Arc::clone(&self.neighbours) }
     }
 }

@@ -116,6 +116,9 @@ impl Engine {
                     }
                 },
             ),
+            Step::Answered { neighbour } => {
+                ("answer", format!("the neighbour is known: the switch answers that it has {neighbour}"))
+            }
             Step::Planned { vlan, tagged, out } => {
                 let how = if tagged { "tagged" } else { "untagged" };
                 ("egress", format!("port {}, VLAN {vlan}, {how}", self.name_of(out.port)))

@@ -302,7 +302,10 @@ impl Underlay {
         }
         let at = free_place(&self.sets);
         let idx = TxSetIdx(u16::try_from(at).map_err(|_| UnderlayError::TooMany)?);
-        let sockets = opener.sockets(of, workers.len()).map_err(UnderlayError::Open)?;
+        // A socket that only sends would share the port with those that receive, and lose what they should get.
+        let here = |vtep: &&VtepState| vtep.address.netns == of.netns && vtep.address.local.ip() == of.local;
+        let avoid = self.vteps().filter(here).map(|vtep| vtep.address.local.port()).collect();
+        let sockets = opener.sockets(of, avoid, workers.len()).map_err(UnderlayError::Open)?;
         workers.attach_sockets(idx, sockets);
         place(&mut self.sets, at, SetState { idx, of: of.clone(), users: 1 });
         Ok(idx)

@@ -43,10 +43,10 @@ impl Switch {
             let tagged = p.vlan.tags(vlan).filter(|_| p.is_up())?;
             Some(Member { port: PortIdx(*n as u16), tagged, classes: classes(*n), isolated: p.isolated })
         });
-        let bridge = Bridge { fdb: Arc::new(Fdb::new(1024).unwrap()), members };
+        let bridge = Bridge { fdb: Arc::new(Fdb::new(1024).unwrap()), members, neighbours: Arc::default() };
         let ports = ports.into_iter().map(Some).collect();
         Self {
-            snapshot: Snapshot { generation: 1, bridges: vec![Some(Arc::new(bridge))], ports },
+            snapshot: Snapshot { generation: 1, bridges: vec![Some(Arc::new(bridge))], ports, ..Snapshot::default() },
             now: Tick::from_secs(1),
         }
     }

@@ -8,7 +8,7 @@
 
 pub mod checksum;
 mod headers;
-mod merge;
+pub mod merge;
 mod split;
 #[cfg(test)]
 mod tests;

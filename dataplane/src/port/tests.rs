@@ -51,7 +51,7 @@ pub(super) fn send(
     let counters = PortCounters::default();
     let mut batch = Batch::new();
     assert!(batch.append(frame, *offload));
-    let out = TxFrame { slot: 0, split, port: PortIdx(0), rewrite };
+    let out = TxFrame { slot: 0, split, port: PortIdx(0), rewrite, hop: None };
     let mut transmitter = Transmitter::default();
     let outcomes: Vec<_> = (0..times).map(|_| transmitter.send(&out, &mut batch, queue, &counters)).collect();
     (counters, outcomes[times - 1])

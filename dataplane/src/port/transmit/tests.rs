@@ -64,7 +64,7 @@ fn batch(frames: &[(Vec<u8>, Offload)]) -> Batch {
 }
 
 fn out(slot: u8, port: u16, rewrite: Rewrite) -> TxFrame {
-    TxFrame { slot, split: false, port: PortIdx(port), rewrite }
+    TxFrame { slot, split: false, port: PortIdx(port), rewrite, hop: None }
 }
 
 fn split(slot: u8, port: u16, rewrite: Rewrite) -> TxFrame {
@@ -482,7 +482,7 @@ proptest! {
                 let rewrite = [Rewrite::KEEP, push(9), POP, replace(8)][usize::from(rewrite)];
                 // Port 2 takes no super-frame.
                 let split = frames[usize::from(slot)].1.gso.is_some() && (split || port == 2);
-                TxFrame { slot, split, port: PortIdx(port), rewrite }
+                TxFrame { slot, split, port: PortIdx(port), rewrite, hop: None }
             })
             .collect();
         let run = |ring| {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     counters::PortCounters,
-    frame::{BATCH, Batch, Datagram},
+    frame::{BATCH, Batch, Datagram, Offload},
 };
 
 /// The first source port; a flow's lane is added to it.
@@ -82,6 +82,11 @@ impl MemoryNet {
     /// Refuses IP packets that are longer.
     pub fn set_mtu(&self, mtu: u32) {
         self.hub().mtu = Some(mtu);
+    }
+
+    /// The longest IP packet it takes, where that was set.
+    pub fn mtu(&self) -> Option<u32> {
+        self.hub().mtu
     }
 
     /// Loses what `lose` says.

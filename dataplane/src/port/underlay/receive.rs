@@ -8,7 +8,7 @@ use socket2::Socket;
 use super::super::Received;
 use crate::{
     counters::{DropReason, PortCounters},
-    frame::{BATCH, BATCH_BYTES, Batch, Datagram},
+    frame::{BATCH, BATCH_BYTES, Batch, Datagram, Offload},
     sys::udp::RecvScratch,
 };
 
