@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::wire::{
     EtherType,
-    sample::{self, SOURCE, ethernet, naive_sum, pseudo_sum},
+    sample::{self, SOURCE, naive_sum, pseudo_sum},
 };
 
 const REQUEST: u8 = 1;
@@ -37,6 +37,13 @@ const OTHER_MAC: MacAddr = MacAddr::from_octets([2, 0, 0, 0, 0, 9]);
 
 fn asker() -> MacAddr {
     MacAddr::from_octets(SOURCE)
+}
+
+/// A frame to all stations.
+fn ethernet(tags: &[[u16; 2]], ethertype: EtherType, payload: &[u8]) -> Vec<u8> {
+    let mut frame = sample::ethernet(tags, ethertype, payload);
+    frame[..6].fill(0xff);
+    frame
 }
 
 fn arp_message(operation: u8, sha: MacAddr, spa: Ipv4Addr, tpa: Ipv4Addr) -> Vec<u8> {
@@ -145,9 +152,23 @@ fn a_solicitation_for_a_neighbour_is_answered_with_an_advertisement() {
     ];
     assert_eq!(reply, expected);
     assert_eq!(naive_sum(&[&pseudo_sum(&reply[14..], 32).to_be_bytes(), &reply[54..]].concat()), 0xffff);
-    // RFC 4861 §4.3: the address is a group's to resolve, and the target's own to verify that it can still be reached.
+    // What counts is that the frame goes to a group.
     let unicast = six(&nd_packet(SOLICITATION, 0, (ASKER6, IP6), IP6, None));
     assert_eq!(answer(&one(), &unicast, 12).unwrap(), expected);
+}
+
+#[test]
+fn a_question_to_one_station_is_left_to_that_station() {
+    for mut question in [arp(REQUEST, asker(), ASKER, IP), solicitation()] {
+        assert!(answer(&one(), &question, 12).is_some());
+        question[..6].copy_from_slice(&MAC.octets());
+        assert_eq!(answer(&one(), &question, 12), None);
+        assert_eq!(
+            snooping().snoop(0, &question, 12, secs(1)),
+            Snoop::New,
+            "and something is learned from it"
+        );
+    }
 }
 
 #[test]
