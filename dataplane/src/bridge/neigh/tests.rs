@@ -207,7 +207,7 @@ fn what_is_no_question_for_a_neighbour_passes() {
     for (what, frame) in [
         // RFC 5227 §2.1.1: "The 'sender IP address' field MUST be set to all zeroes".
         ("an ARP probe", arp(REQUEST, asker(), nowhere, IP)),
-        // RFC 5227 §2.3: "the sender and target IP address fields are both set".
+        // RFC 5227 §2.3: "the sender and target IP addresses are both set to the host's newly selected IPv4 address".
         ("an ARP announcement", arp(REQUEST, asker(), IP, IP)),
         ("an ARP reply", arp(REPLY, asker(), ASKER, IP)),
         ("an inverse ARP request", arp(8, asker(), ASKER, IP)),
@@ -215,7 +215,7 @@ fn what_is_no_question_for_a_neighbour_passes() {
         ("a request from a group", arp(REQUEST, asker(), Ipv4Addr::new(224, 0, 0, 1), IP)),
         ("a request by the neighbour", arp(REQUEST, MAC, ASKER, IP)),
         ("a request by nobody", arp(REQUEST, MacAddr::ZERO, ASKER, IP)),
-        // RFC 4862 §5.4.2: "The solicitation's [...] source is set to the unspecified address".
+        // RFC 4862 §5.4.2: "the IP source is set to the unspecified address".
         ("a search for duplicates", nd(Ipv6Addr::UNSPECIFIED, IP6)),
         ("a solicitation for its own source", nd(IP6, IP6)),
         ("a solicitation for somebody else", nd(ASKER6, Ipv6Addr::LOCALHOST)),
