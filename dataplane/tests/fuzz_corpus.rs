@@ -92,10 +92,7 @@ fn the_inputs_for_neigh_reach_what_they_are_named_for() {
     }
     answered.sort();
     too_large.sort();
-    assert_eq!(
-        answered,
-        ["arp-request", "arp-request-behind-priority-tag", "nd-solicitation", "nd-solicitation-to-one"]
-    );
+    assert_eq!(answered, ["arp-request", "arp-request-behind-priority-tag", "nd-solicitation"]);
     // Whether it is too large the caller says: a solicitation to one station would get a message as well.
     assert_eq!(
         too_large,
