@@ -33,13 +33,7 @@ pub(crate) fn pattern(len: usize, seed: u64) -> Vec<u8> {
 /// Panics if an octet differs, the connection cannot be made, or it stands still for 10 seconds.
 #[track_caller]
 pub(crate) fn tcp(client: &Host, server: &Host, addr: impl Into<IpAddr>, len: usize) {
-    let addr = addr.into();
-    let listener = server.run(|| TcpListener::bind((addr, 0))).expect("bind");
-    let at = listener.local_addr().expect("local address");
-    let near = client
-        .run(|| TcpStream::connect_timeout(&at, STALL))
-        .unwrap_or_else(|e| panic!("{} cannot connect to {} at {at}: {e}", client.name(), server.name()));
-    let (far, _) = listener.accept().expect("accept");
+    let (near, far) = connected(client, server, addr.into());
     let (there, back) = (pattern(len, 1), pattern(len, 2));
     thread::scope(|s| {
         s.spawn(|| put(&near, &there, client));
@@ -99,6 +93,63 @@ pub(crate) fn udp(client: &Host, server: &Host, addr: impl Into<IpAddr>, sizes: 
             .unwrap_or_else(|e| panic!("{size} octets back to {}: {e}", client.name()));
         compare(&buf[..n], &octets, client);
     }
+}
+
+/// Payloads that a tunnel has to think about: small; just inside an underlay of MTU 1500; in two fragments or segments; in
+/// three; and a whole super-frame.
+pub(crate) const PAYLOADS: [usize; 5] = [56, 1400, 1600, 3200, 65_507];
+
+/// [`PAYLOADS`] over UDP and TCP between `client` and `addr` at `server`, in both directions, each octet compared.
+///
+/// A datagram that is lost is a panic: ping first, where a peer drops what it has no neighbour for yet.
+#[track_caller]
+pub(crate) fn payloads(client: &Host, server: &Host, addr: impl Into<IpAddr>) {
+    let addr = addr.into();
+    udp(client, server, addr, &PAYLOADS);
+    writes(client, server, addr, &PAYLOADS);
+    tcp(client, server, addr, 4 << 20);
+}
+
+/// Writes of each of `sizes` over one TCP connection from `client` to `addr` at `server`, each sent at once, and each back.
+///
+/// Panics if an octet differs, the connection cannot be made, or it stands still for 10 seconds.
+#[track_caller]
+pub(crate) fn writes(client: &Host, server: &Host, addr: impl Into<IpAddr>, sizes: &[usize]) {
+    let (near, far) = connected(client, server, addr.into());
+    for stream in [&near, &far] {
+        stream.set_nodelay(true).expect("no delay");
+        stream.set_read_timeout(Some(STALL)).expect("timeout");
+        stream.set_write_timeout(Some(STALL)).expect("timeout");
+    }
+    for (seed, &size) in (1..).zip(sizes) {
+        let octets = pattern(size, seed);
+        for (mut from, mut to, sender, receiver) in
+            [(&near, &far, client, server), (&far, &near, server, client)]
+        {
+            thread::scope(|s| {
+                s.spawn(|| {
+                    from.write_all(&octets)
+                        .unwrap_or_else(|e| panic!("{} cannot send {size} octets on: {e}", sender.name()));
+                });
+                let mut got = vec![0; size];
+                to.read_exact(&mut got)
+                    .unwrap_or_else(|e| panic!("{size} octets to {}: {e}", receiver.name()));
+                compare(&got, &octets, receiver);
+            });
+        }
+    }
+}
+
+/// A connection from `client` to `addr` at `server`: its two ends.
+#[track_caller]
+fn connected(client: &Host, server: &Host, addr: IpAddr) -> (TcpStream, TcpStream) {
+    let listener = server.run(|| TcpListener::bind((addr, 0))).expect("bind");
+    let at = listener.local_addr().expect("local address");
+    let near = client
+        .run(|| TcpStream::connect_timeout(&at, STALL))
+        .unwrap_or_else(|e| panic!("{} cannot connect to {} at {at}: {e}", client.name(), server.name()));
+    let (far, _) = listener.accept().expect("accept");
+    (near, far)
 }
 
 /// One echo request from the calling thread's namespace; see [`Host::ping_with`].

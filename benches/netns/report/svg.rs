@@ -28,7 +28,7 @@ const MARGIN: f64 = 32.0;
 const GUTTER: f64 = 48.0;
 const PANEL_WIDTH: f64 = (WIDTH - 2.0 * MARGIN - GUTTER) / 2.0;
 /// Room for the names of the subjects.
-const NAMES: f64 = 122.0;
+const NAMES: f64 = 144.0;
 /// Room for the values behind the longest bar.
 const VALUES: f64 = 56.0;
 const HEAD: f64 = 92.0;
