@@ -31,10 +31,13 @@ use std::{
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 pub(crate) mod frame;
+pub(crate) mod kernel_vtep;
+pub(crate) mod ovs;
 pub(crate) mod packet;
 pub(crate) mod random;
 pub(crate) mod switch;
 pub(crate) mod traffic;
+pub(crate) mod underlay;
 
 /// A private world: a namespace for the switch, and as many hosts as the test asks for.
 #[derive(Debug)]
@@ -66,32 +69,19 @@ impl Net {
         Host::unshare(name).unwrap_or_else(|e| panic!("host {name}: no new namespace: {e}"))
     }
 
-    /// Makes a bridge of the kernel in [`home`](Self::home), without STP and without IPv6 of its own.
-    ///
-    /// Netfilter is kept away from bridged frames: where `br_netfilter` is loaded it judges them as a router would, and
-    /// drops what a bridge has to carry (an IPv4 header with a wrong checksum, for one).
+    /// [`Host::kernel_bridge`] in [`home`](Self::home).
     pub(crate) fn kernel_bridge(&self, bridge: &str) {
-        for family in ["ip", "ip6", "arp"] {
-            self.home.sysctl(&format!("net/bridge/bridge-nf-call-{family}tables"), "0");
-        }
-        self.home.ip(&format!("link add name {bridge} type bridge stp_state 0 mcast_snooping 0"));
-        self.home.no_ipv6(bridge);
-        self.home.ip(&format!("link set dev {bridge} up"));
+        self.home.kernel_bridge(bridge);
     }
 
-    /// A cable: `ifname` in `host`, and its other end `port` in [`home`](Self::home); both up, without addresses.
+    /// [`Host::veth`] from [`home`](Self::home).
     pub(crate) fn veth(&self, port: &str, host: &Host, ifname: &str) {
-        let netns = host.path();
-        self.home.ip(&format!("link add name {port} type veth peer name {ifname} netns {}", netns.display()));
-        self.home.no_ipv6(port);
-        self.home.ip(&format!("link set dev {port} up"));
-        host.ip(&format!("link set dev {ifname} up"));
+        self.home.veth(port, host, ifname);
     }
 
-    /// [`veth`](Self::veth), and `port` is a port of the kernel's `bridge`.
+    /// [`Host::plug`] in [`home`](Self::home).
     pub(crate) fn plug(&self, bridge: &str, port: &str, host: &Host, ifname: &str) {
-        self.veth(port, host, ifname);
-        self.home.ip(&format!("link set dev {port} master {bridge}"));
+        self.home.plug(bridge, port, host, ifname);
     }
 }
 
@@ -145,11 +135,44 @@ impl Host {
 
     /// Runs `ip ARGS` here, where the answer may be no.
     pub(crate) fn try_ip(&self, args: &str) -> io::Result<String> {
-        let out = self.run(|| Command::new("ip").args(args.split_whitespace()).output())?;
+        self.command(Command::new("ip").args(args.split_whitespace()))
+    }
+
+    /// Runs a command here to its end. What it printed is the answer; its complaint is the error.
+    pub(crate) fn command(&self, command: &mut Command) -> io::Result<String> {
+        let out = self.run(|| command.output())?;
         if !out.status.success() {
             return Err(io::Error::other(String::from_utf8_lossy(&out.stderr).trim().to_owned()));
         }
         Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    }
+
+    /// Makes a bridge of the kernel here, without STP and without IPv6 of its own.
+    ///
+    /// Netfilter is kept away from bridged frames: where `br_netfilter` is loaded it judges them as a router would, and
+    /// drops what a bridge has to carry (an IPv4 header with a wrong checksum, for one).
+    pub(crate) fn kernel_bridge(&self, bridge: &str) {
+        for family in ["ip", "ip6", "arp"] {
+            self.sysctl(&format!("net/bridge/bridge-nf-call-{family}tables"), "0");
+        }
+        self.ip(&format!("link add name {bridge} type bridge stp_state 0 mcast_snooping 0"));
+        self.no_ipv6(bridge);
+        self.ip(&format!("link set dev {bridge} up"));
+    }
+
+    /// A cable: `ifname` in `other`, and its other end `port` here; both up, without addresses, `port` without IPv6.
+    pub(crate) fn veth(&self, port: &str, other: &Self, ifname: &str) {
+        let netns = other.path();
+        self.ip(&format!("link add name {port} type veth peer name {ifname} netns {}", netns.display()));
+        self.no_ipv6(port);
+        self.ip(&format!("link set dev {port} up"));
+        other.ip(&format!("link set dev {ifname} up"));
+    }
+
+    /// [`veth`](Self::veth), and `port` is a port of the kernel's `bridge`.
+    pub(crate) fn plug(&self, bridge: &str, port: &str, other: &Self, ifname: &str) {
+        self.veth(port, other, ifname);
+        self.ip(&format!("link set dev {port} master {bridge}"));
     }
 
     /// Gives `ifname` an address, usable at once (without duplicate address detection).
@@ -173,6 +196,14 @@ impl Host {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => panic!("host {}: {knob}: {e}", self.name),
         }
+    }
+
+    /// The MTU of an interface.
+    #[track_caller]
+    pub(crate) fn mtu(&self, ifname: &str) -> u32 {
+        let shown = self.ip(&format!("link show dev {ifname}"));
+        let mut words = shown.split_whitespace().skip_while(|word| *word != "mtu");
+        words.nth(1).and_then(|mtu| mtu.parse().ok()).unwrap_or_else(|| panic!("no MTU in {shown}"))
     }
 
     /// Whether this host has an interface called `ifname`.

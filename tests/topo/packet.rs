@@ -138,15 +138,24 @@ fn vlan_tag(control: &[u8]) -> Option<[u8; 4]> {
 }
 
 fn enable(fd: BorrowedFd<'_>, option: libc::c_int) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: setsockopt(2) reads `optlen` octets at `optval`, and `on` is that long and outlives the call.
+    set_option(fd, libc::SOL_PACKET, option, 1)
+}
+
+/// Sets a socket option whose value is an `int`.
+pub(super) fn set_option(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: setsockopt(2) reads `optlen` octets at `optval`, and `value` is that long and outlives the call.
     let rc = unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
-            libc::SOL_PACKET,
+            level,
             option,
-            ptr::from_ref(&on).cast(),
-            mem::size_of_val(&on) as libc::socklen_t,
+            ptr::from_ref(&value).cast(),
+            mem::size_of_val(&value) as libc::socklen_t,
         )
     };
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use super::Report;
 use crate::samples::Summary;
+use crate::subjects::overlay::{SOCKETS, SOCKETS_IN, SOCKETS_OUT, UPLINK, UPLINK_IN, UPLINK_OUT};
 use crate::subjects::{TAPWAY, TAPWAY_TWO_WORKERS};
 use crate::workload::Metric;
 
@@ -27,7 +28,7 @@ const MARGIN: f64 = 32.0;
 const GUTTER: f64 = 48.0;
 const PANEL_WIDTH: f64 = (WIDTH - 2.0 * MARGIN - GUTTER) / 2.0;
 /// Room for the names of the subjects.
-const NAMES: f64 = 104.0;
+const NAMES: f64 = 144.0;
 /// Room for the values behind the longest bar.
 const VALUES: f64 = 56.0;
 const HEAD: f64 = 92.0;
@@ -57,8 +58,7 @@ pub(super) fn render(report: &Report<'_>) -> String {
          <style>{STYLE}</style>\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
     );
     let host = &report.host;
-    let _ =
-        writeln!(svg, "<text class=\"h1\" x=\"{MARGIN}\" y=\"40\">Two namespaces joined by a switch</text>");
+    let _ = writeln!(svg, "<text class=\"h1\" x=\"{MARGIN}\" y=\"40\">{}</text>", report.table.title());
     let subtitle = format!(
         "Medians and ranges of {} · Linux {} · {} × {} · commit {}",
         report.method(),
@@ -132,8 +132,8 @@ fn bar(
         return;
     };
     let fill = match name {
-        TAPWAY => "#0b7285",
-        TAPWAY_TWO_WORKERS => "#3bafc4",
+        TAPWAY | SOCKETS | SOCKETS_OUT | SOCKETS_IN => "#0b7285",
+        TAPWAY_TWO_WORKERS | UPLINK | UPLINK_OUT | UPLINK_IN => "#3bafc4",
         _ => "#b8c2cc",
     };
     let _ = writeln!(

@@ -1,10 +1,12 @@
 //! The switches on trial, one file each.
 //!
-//! A subject is given a [`Site`] and joins its two hosts; what it needs running for that is its [`Switch`].
+//! A subject is given a [`Site`] and joins its two hosts; what it needs for that, processes and namespaces, is its
+//! [`Switch`].
 //! Every subject runs with the defaults of its author, save what its file says.
 
 mod copy_loop;
 mod kernel_bridge;
+pub(crate) mod overlay;
 mod ovs;
 pub(crate) mod tapway;
 mod vde;
@@ -12,7 +14,7 @@ mod vde;
 use anyhow::Result;
 
 use crate::process::{Process, installed};
-use crate::topology::Site;
+use crate::topology::{Netns, Site};
 
 pub(crate) const TAPWAY: &str = "tapway";
 pub(crate) const TAPWAY_TWO_WORKERS: &str = "tapway-2w";
@@ -32,8 +34,8 @@ pub(crate) trait Subject {
     fn start(&self, site: &Site) -> Result<Switch>;
 }
 
-/// All subjects, in the order of the report.
-pub(crate) fn all() -> Vec<Box<dyn Subject>> {
+/// The subjects of the switch table, in the order of the report.
+pub(crate) fn switches() -> Vec<Box<dyn Subject>> {
     vec![
         Box::new(tapway::Tapway { name: TAPWAY, workers: 1 }),
         Box::new(tapway::Tapway { name: TAPWAY_TWO_WORKERS, workers: 2 }),
@@ -45,15 +47,36 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
     ]
 }
 
-/// The processes a subject consists of, in the order they were started; ended in the opposite order.
-#[derive(Debug, Default)]
+/// The subjects of the overlay table, in the order of the report.
+pub(crate) fn overlays() -> Vec<Box<dyn Subject>> {
+    use overlay::{Overlay, Vtep};
+    let overlay = |name, near, far| -> Box<dyn Subject> { Box::new(Overlay { name, near, far }) };
+    vec![
+        overlay(overlay::SOCKETS, Vtep::Sockets, Vtep::Sockets),
+        overlay(overlay::SOCKETS_OUT, Vtep::Sockets, Vtep::Kernel),
+        overlay(overlay::SOCKETS_IN, Vtep::Kernel, Vtep::Sockets),
+        overlay(overlay::UPLINK, Vtep::Uplink, Vtep::Uplink),
+        overlay(overlay::UPLINK_OUT, Vtep::Uplink, Vtep::Kernel),
+        overlay(overlay::UPLINK_IN, Vtep::Kernel, Vtep::Uplink),
+        overlay(overlay::KERNEL, Vtep::Kernel, Vtep::Kernel),
+        overlay(overlay::OPEN_VSWITCH, Vtep::OpenVswitch, Vtep::Kernel),
+    ]
+}
+
+/// What a subject consists of: its processes in the order they were started, ended in the opposite order, and the
+/// namespaces they ran in, which go after them.
+#[derive(Debug)]
 pub(crate) struct Switch {
     processes: Vec<Process>,
+    _namespaces: Vec<Netns>,
 }
 
 impl Switch {
-    pub(crate) fn of(processes: impl IntoIterator<Item = Process>) -> Self {
-        Self { processes: processes.into_iter().collect() }
+    pub(crate) fn of(
+        processes: impl IntoIterator<Item = Process>,
+        namespaces: impl IntoIterator<Item = Netns>,
+    ) -> Self {
+        Self { processes: processes.into_iter().collect(), _namespaces: namespaces.into_iter().collect() }
     }
 
     /// Processor time used so far, in seconds; `None` for a switch inside the kernel.
