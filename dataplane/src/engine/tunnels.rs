@@ -111,7 +111,7 @@ impl Engine {
         for &remote in &flood {
             self.look_up_path(&need.vtep, options.underlay_dev.as_deref(), remote);
         }
-        let tunnel = Arc::new(self.tunnel(spec, &need, &lease, &flood));
+        let tunnel = Arc::new(self.describe(spec, &need, &lease, &flood));
         self.underlay.touch(lease.vtep);
         Ok(TunnelState { lease, flood, tunnel })
     }
@@ -179,7 +179,7 @@ impl Engine {
         Ok(())
     }
 
-    fn tunnel(&self, spec: &PortSpec, need: &Need, lease: &Lease, flood: &[RemoteIdx]) -> Tunnel {
+    fn describe(&self, spec: &PortSpec, need: &Need, lease: &Lease, flood: &[RemoteIdx]) -> Tunnel {
         let options = &spec.options;
         let encap = match need.kind {
             PortType::Geneve => Encap::Geneve { options: geneve::options(&options.option).unwrap_or_default().into() },
