@@ -12,6 +12,8 @@ use super::{
 pub const DEFAULT_AGEING: Seconds = Seconds(300);
 /// Entries a bridge's FDB holds where nothing else is said.
 pub const DEFAULT_FDB_LIMIT: u32 = 65_536;
+/// The move within three minutes at which an address is held, where nothing else is said (N of RFC 7432 section 15.1).
+pub const DEFAULT_MOVE_LIMIT: u32 = 5;
 /// The MTU of an interface where nothing else is said (`ETH_DATA_LEN`).
 pub const DEFAULT_MTU: u32 = 1500;
 
@@ -38,6 +40,7 @@ macro_rules! defaults {
 defaults! { BridgeOptions:
     ageing ageing_or_default: Seconds = DEFAULT_AGEING;
     fdb_limit fdb_limit_or_default: u32 = DEFAULT_FDB_LIMIT;
+    move_limit move_limit_or_default: u32 = DEFAULT_MOVE_LIMIT;
 }
 
 defaults! { PortOptions:

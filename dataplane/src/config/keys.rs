@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn the_keys_of_a_struct_are_its_fields() {
-        assert_eq!(keys_of::<crate::config::BridgeOptions>(), ["ageing", "fdb_limit"]);
+        assert_eq!(keys_of::<crate::config::BridgeOptions>(), ["ageing", "fdb_limit", "move_limit"]);
         assert_eq!(keys_of::<FdbOptions>(), ["vlan", "sticky"]);
     }
 }

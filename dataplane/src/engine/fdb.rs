@@ -135,6 +135,7 @@ impl Engine {
                         remote: None,
                         kind: entry.kind.name().to_owned(),
                         age_s: entry.age(now).as_secs() as u32,
+                        damped: entry.damped,
                     });
                 }
             }

@@ -16,6 +16,7 @@ mod apply;
 mod backend;
 mod bridges;
 mod compile;
+mod damped;
 mod fdb;
 mod ports;
 mod trace;
@@ -124,6 +125,7 @@ impl Engine {
             for bridge in self.bridges.values() {
                 bridge.fdb.sweep(now, bridge.options.ageing_or_default().duration(), SWEEP_BUDGET);
             }
+            self.settle_damped(now);
             let names: Vec<PortName> = self.ports.keys().cloned().collect();
             names.iter().for_each(|name| self.check_health(name));
         }

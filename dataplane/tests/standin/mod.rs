@@ -111,6 +111,7 @@ impl StandIn {
                 remote: None,
                 kind: "dynamic".to_owned(),
                 age_s: i as u32,
+                damped: false,
             })
             .collect();
     }
@@ -248,6 +249,7 @@ impl Control for StandIn {
                     name: spec.name.clone(),
                     ageing: spec.options.ageing_or_default(),
                     fdb_limit: spec.options.fdb_limit_or_default(),
+                    move_limit: spec.options.move_limit_or_default(),
                     ports: self.ports.values().filter(|p| p.bridge == spec.name).count(),
                     fdb: FdbCounts { entries: self.fdb.len() as u64, ..Default::default() },
                 };
