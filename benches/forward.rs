@@ -43,7 +43,12 @@ fn switch(vlans: Vec<VlanMode>, vlan: u16, entries: usize) -> Snapshot {
         }
     }
     let bridge = Arc::new(Bridge { fdb: Arc::new(fdb), members, neighbours: Arc::default() });
-    Snapshot { generation: 1, bridges: vec![Some(bridge)], ports: ports.into_iter().map(Some).collect(), ..Snapshot::default() }
+    Snapshot {
+        generation: 1,
+        bridges: vec![Some(bridge)],
+        ports: ports.into_iter().map(Some).collect(),
+        ..Snapshot::default()
+    }
 }
 
 /// Batches of frames from stations of port 0 to stations of port 1, all different, in no order that a cache could learn.

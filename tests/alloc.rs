@@ -111,7 +111,8 @@ impl Rig {
             queues.push(Queue::Tap(TapQueue::new(near, port.caps)));
             far.push(end);
         }
-        let bridge = Arc::new(Bridge { fdb: Arc::new(Fdb::new(4096).unwrap()), members, neighbours: Arc::default() });
+        let bridge =
+            Arc::new(Bridge { fdb: Arc::new(Fdb::new(4096).unwrap()), members, neighbours: Arc::default() });
         let ports = ports.into_iter().map(Some).collect();
         Self {
             snapshot: Snapshot { generation: 1, bridges: vec![Some(bridge)], ports, ..Snapshot::default() },

@@ -144,7 +144,7 @@ impl Tool {
         match verb {
             Bridge::Add(spec) => self.change(&Request::BridgeAdd(spec)),
             Bridge::Set(spec) if spec.options == Default::default() => {
-                Err(Failure::Usage("nothing to set: give --ageing or --fdb-limit".to_owned()))
+                Err(Failure::Usage("nothing to set: give --ageing, --fdb-limit or --move-limit".to_owned()))
             }
             Bridge::Set(spec) => self.change(&Request::BridgeSet(spec)),
             Bridge::Del { name } => self.change(&Request::BridgeDel { name }),

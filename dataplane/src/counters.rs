@@ -169,6 +169,9 @@ drop_reasons! {
     StickyViolation "sticky_violation" Ingress
         "The source address is a sticky entry of another port."
         "Somebody uses an address that is pinned elsewhere; find them, or delete the sticky entry.";
+    MacDamped "mac_damped" Ingress
+        "The source address moved between two places too often, and is held at the other one for a while."
+        "There is a loop, or two stations have one address: tapwayctl status names the places. --move-limit 0 on the bridge if that is wanted.";
     SamePort "same_port" Ingress
         "The destination is behind the port the frame came from."
         "Nothing, unless the port should reflect: --hairpin on.";

@@ -26,8 +26,8 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-pub use observe::{Foresight, Observer, Silent, Step};
 use exit::Exit;
+pub use observe::{Foresight, Observer, Silent, Step};
 pub use plan::{TxFrame, TxPlan};
 
 use crate::{
@@ -197,7 +197,8 @@ impl Path<'_> {
         Ok(Pending { slot, admitted, here, source, destination, to, packet: packet as u32 })
     }
 
-    /// Learns where the senders are; turns away those that a locked port or a sticky entry does not let in.
+    /// Learns where the senders are; turns away those that a locked port, a sticky entry or a station held elsewhere
+    /// does not let in.
     #[inline]
     fn learn<O: Observer>(&self, pending: &mut Vec<Pending>, seen: &mut O) {
         if !self.learning && !self.port.locked {
@@ -229,6 +230,8 @@ impl Path<'_> {
         seen.observe(frame.slot, Step::Learned(learned));
         match learned {
             Learn::Refused(LearnRefusal::Sticky) => Err(DropReason::StickyViolation),
+            // It came round a loop, or from one of two with the address; forwarded, the loop would go on.
+            Learn::Refused(LearnRefusal::Damped) => Err(DropReason::MacDamped),
             // A refused address is forwarded all the same: it is unknown, not unwelcome.
             Learn::Known | Learn::New | Learn::Moved { .. } | Learn::Refused(_) => Ok(()),
         }

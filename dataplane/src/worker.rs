@@ -469,8 +469,7 @@ impl Worker {
         let Some(known) = self.snapshot.vtep(vtep) else { return Received::Drained };
         self.batch.clear();
         self.datagrams.clear();
-        let received =
-            listening.rx.recv(&mut self.batch, &mut self.datagrams, known.stats.of(self.index));
+        let received = listening.rx.recv(&mut self.batch, &mut self.datagrams, known.stats.of(self.index));
         if !self.datagrams.is_empty() {
             self.gauge.batches.add(1);
             self.decapsulate(vtep);

@@ -203,7 +203,8 @@ fn with(mut object: Value, more: Value) -> Value {
 /// A call of every method with every parameter.
 fn calls() -> BTreeMap<&'static str, Value> {
     let port: Value = serde_json::from_str(PORT).unwrap();
-    let bridge = json!({ "name": "br0", "ageing": "300s", "fdb_limit": 10, "neigh_snoop": true });
+    let bridge =
+        json!({ "name": "br0", "ageing": "300s", "fdb_limit": 10, "move_limit": 3, "neigh_snoop": true });
     let name = json!({ "name": "x" });
     let interval = json!({ "interval_ms": 1000 });
     let entry = json!({ "mac": "02:00:00:00:00:07", "bridge": "br0", "vlan": 10 });
@@ -340,13 +341,14 @@ fn views() -> Vec<(&'static str, Reply)> {
         remote: Some("198.51.100.2".parse().unwrap()),
         kind: "sticky".to_owned(),
         age_s: 5,
+        damped: true,
     };
     let options: Value = serde_json::from_str(PORT).unwrap();
     let topology = Topology {
         bridge: vec![BridgeSpec {
             name: "br0".parse().unwrap(),
             options: serde_json::from_value(
-                json!({ "ageing": "300s", "fdb_limit": 10, "neigh_snoop": true }),
+                json!({ "ageing": "300s", "fdb_limit": 10, "move_limit": 3, "neigh_snoop": true }),
             )
             .unwrap(),
         }],
@@ -377,6 +379,7 @@ fn views() -> Vec<(&'static str, Reply)> {
         name: "br0".parse().unwrap(),
         ageing: Seconds(300),
         fdb_limit: 10,
+        move_limit: 3,
         neigh_snoop: on,
         neighbours: 1,
         ports: 1,

@@ -250,6 +250,7 @@ pub struct BridgeView {
     pub name: BridgeName,
     pub ageing: Seconds,
     pub fdb_limit: u32,
+    pub move_limit: u32,
     pub neigh_snoop: OnOff,
     /// Neighbours that it answers for.
     pub neighbours: usize,
@@ -273,6 +274,10 @@ pub struct FdbCounts {
     pub refused_mac_limit: u64,
     /// Not learned because a sticky entry stands elsewhere.
     pub refused_sticky: u64,
+    /// Held because of `--move-limit`.
+    pub damped: u64,
+    /// Frames that claimed a held address elsewhere.
+    pub refused_damped: u64,
 }
 
 /// A port as it runs.
@@ -355,6 +360,9 @@ pub struct FdbView {
     pub kind: String,
     /// Seconds since the address was last heard of.
     pub age_s: u32,
+    /// Whether the address moved too often and is held.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub damped: bool,
 }
 
 /// Counters of a port.

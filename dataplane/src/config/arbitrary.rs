@@ -246,10 +246,18 @@ fn tap_options() -> impl Strategy<Value = PortOptions> {
 }
 
 fn bridges() -> impl Strategy<Value = Vec<BridgeSpec>> {
-    let options =
-        (option::of((0..=1_000_000u32).prop_map(Seconds)), option::of(1..=spec::MAX_FDB_LIMIT), on_off());
-    let options =
-        options.prop_map(|(ageing, fdb_limit, neigh_snoop)| BridgeOptions { ageing, fdb_limit, neigh_snoop });
+    let options = (
+        option::of((0..=1_000_000u32).prop_map(Seconds)),
+        option::of(1..=spec::MAX_FDB_LIMIT),
+        option::of(0..10u32),
+        on_off(),
+    );
+    let options = options.prop_map(|(ageing, fdb_limit, move_limit, neigh_snoop)| BridgeOptions {
+        ageing,
+        fdb_limit,
+        move_limit,
+        neigh_snoop,
+    });
     proptest::collection::btree_map(0..3u8, options, 0..3).prop_map(|all| {
         all.into_iter()
             .map(|(n, options)| BridgeSpec { name: format!("br{n}").parse().unwrap(), options })

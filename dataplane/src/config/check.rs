@@ -357,8 +357,12 @@ mod tests {
         ] {
             assert_eq!(port(bad), messages, "{bad}");
         }
-        let options =
-            BridgeOptions { ageing: Some(Seconds(1_000_001)), fdb_limit: Some(0), neigh_snoop: None };
+        let options = BridgeOptions {
+            ageing: Some(Seconds(1_000_001)),
+            fdb_limit: Some(0),
+            move_limit: None,
+            neigh_snoop: None,
+        };
         assert_eq!(
             BridgeSpec { name: "br0".parse().unwrap(), options }.check(),
             ["ageing: 1000001 is not allowed: 0 to 1000000", "fdb_limit: 0 is not allowed: 1 to 16777216"]

@@ -18,6 +18,8 @@ use crate::wire::{geneve, vxlan};
 pub const DEFAULT_AGEING: Seconds = Seconds(300);
 /// Entries a bridge's FDB holds where nothing else is said.
 pub const DEFAULT_FDB_LIMIT: u32 = 65_536;
+/// The move within three minutes at which an address is held, where nothing else is said (N of RFC 7432 section 15.1).
+pub const DEFAULT_MOVE_LIMIT: u32 = 5;
 /// The source ports of a tunnel where nothing else is said: "the UDP source port number be in the dynamic/private port
 /// range 49152-65535" (RFC 7348 section 5).
 pub const DEFAULT_SRC_PORT: PortRange = match PortRange::new(49_152, 65_535) {
@@ -50,6 +52,7 @@ macro_rules! defaults {
 defaults! { BridgeOptions:
     ageing ageing_or_default: Seconds = DEFAULT_AGEING;
     fdb_limit fdb_limit_or_default: u32 = DEFAULT_FDB_LIMIT;
+    move_limit move_limit_or_default: u32 = DEFAULT_MOVE_LIMIT;
     neigh_snoop neigh_snoop_or_default: OnOff = OnOff(false);
 }
 

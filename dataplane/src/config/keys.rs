@@ -384,7 +384,10 @@ mod tests {
 
     #[test]
     fn the_keys_of_a_struct_are_its_fields() {
-        assert_eq!(keys_of::<crate::config::BridgeOptions>(), ["ageing", "fdb_limit", "neigh_snoop"]);
+        assert_eq!(
+            keys_of::<crate::config::BridgeOptions>(),
+            ["ageing", "fdb_limit", "move_limit", "neigh_snoop"]
+        );
         assert_eq!(keys_of::<FdbOptions>(), ["vlan", "remote", "sticky"]);
     }
 }

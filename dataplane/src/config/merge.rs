@@ -38,10 +38,11 @@ pub enum MergeError {
 impl BridgeOptions {
     /// These settings with those of `change` that are given.
     pub fn merge(&self, change: &Self) -> Self {
-        let Self { ageing, fdb_limit, neigh_snoop } = change.clone();
+        let Self { ageing, fdb_limit, move_limit, neigh_snoop } = change.clone();
         Self {
             ageing: ageing.or(self.ageing),
             fdb_limit: fdb_limit.or(self.fdb_limit),
+            move_limit: move_limit.or(self.move_limit),
             neigh_snoop: neigh_snoop.or(self.neigh_snoop),
         }
     }

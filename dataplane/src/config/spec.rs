@@ -18,7 +18,7 @@ use crate::wire::{GeneveOption, MacAddr, Vid, Vni};
 /// The greatest `--fdb-limit`.
 pub const MAX_FDB_LIMIT: u32 = 16 << 20;
 
-pub use super::defaults::{DEFAULT_AGEING, DEFAULT_FDB_LIMIT, DEFAULT_SRC_PORT};
+pub use super::defaults::{DEFAULT_AGEING, DEFAULT_FDB_LIMIT, DEFAULT_MOVE_LIMIT, DEFAULT_SRC_PORT};
 
 /// What can be said of a bridge beside its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
@@ -32,6 +32,10 @@ pub struct BridgeOptions {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fdb_limit: Option<u32>,
+    /// Hold an address for 30 s where it last stayed, at its Nth move within 180 s; 0 to follow every move [default: 5]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub move_limit: Option<u32>,
     /// Answer ARP requests and neighbour solicitations for neighbours that were heard of, too [default: off]
     #[arg(long, value_name = "on|off")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -13,12 +13,12 @@ use crate::{
     config::{Netns, PortOptions, PortSpec},
     frame::Caps,
     netlink::Socket,
-    sys,
     port::{
         MemoryPeer, MemoryQueue, Queue, UnderlayRx, UnderlayTx, memory,
-        underlay::{self, MemoryNet, RxOptions, TxSet, TxSetOptions, UdpRx},
         tap::{Health, Tap, TapOptions},
+        underlay::{self, MemoryNet, RxOptions, TxSet, TxSetOptions, UdpRx},
     },
+    sys,
     wire::MacAddr,
 };
 
@@ -64,10 +64,15 @@ trait World: Send {
     /// Opens what is behind a port.
     fn port(&mut self, spec: &PortSpec, queues: u16) -> Result<Opened, BackendError>;
     /// Opens the sockets of a local tunnel endpoint, one for each worker.
-    fn listen(&mut self, at: &VtepAddress, zero_csum6: bool, workers: usize)
-    -> Result<Vec<UnderlayRx>, BackendError>;
+    fn listen(
+        &mut self,
+        at: &VtepAddress,
+        zero_csum6: bool,
+        workers: usize,
+    ) -> Result<Vec<UnderlayRx>, BackendError>;
     /// Opens the socket of a multicast group.
-    fn join(&mut self, at: &VtepAddress, group: &Group, zero_csum6: bool) -> Result<UnderlayRx, BackendError>;
+    fn join(&mut self, at: &VtepAddress, group: &Group, zero_csum6: bool)
+    -> Result<UnderlayRx, BackendError>;
     /// Opens a set of sockets for each worker to send by; none of them takes a port of `avoid`.
     fn sockets(
         &mut self,
@@ -76,7 +81,12 @@ trait World: Send {
         workers: usize,
     ) -> Result<Vec<UnderlayTx>, BackendError>;
     /// Octets of the longest packet from a local endpoint to a remote.
-    fn path_mtu(&mut self, at: &VtepAddress, remote: IpAddr, device: Option<&str>) -> Result<u32, BackendError>;
+    fn path_mtu(
+        &mut self,
+        at: &VtepAddress,
+        remote: IpAddr,
+        device: Option<&str>,
+    ) -> Result<u32, BackendError>;
 }
 
 /// Opens what is behind ports, and what tunnels need of the underlay.
@@ -183,7 +193,12 @@ impl World for Kernel {
         Ok(sockets.into_iter().map(UnderlayRx::Socket).collect())
     }
 
-    fn join(&mut self, at: &VtepAddress, group: &Group, zero_checksum: bool) -> Result<UnderlayRx, BackendError> {
+    fn join(
+        &mut self,
+        at: &VtepAddress,
+        group: &Group,
+        zero_checksum: bool,
+    ) -> Result<UnderlayRx, BackendError> {
         let options = RxOptions { local: at.local, zero_checksum, exclusive: true };
         let socket = within(at.netns.as_ref(), || -> Result<UdpRx, BackendError> {
             let group = underlay::Group { address: group.address, device: device_index(&group.device)? };
@@ -212,7 +227,12 @@ impl World for Kernel {
         Ok(sets.into_iter().map(UnderlayTx::Sockets).collect())
     }
 
-    fn path_mtu(&mut self, at: &VtepAddress, remote: IpAddr, device: Option<&str>) -> Result<u32, BackendError> {
+    fn path_mtu(
+        &mut self,
+        at: &VtepAddress,
+        remote: IpAddr,
+        device: Option<&str>,
+    ) -> Result<u32, BackendError> {
         let remote = SocketAddr::new(remote, at.local.port());
         within(at.netns.as_ref(), || {
             let device = device.map(device_index).transpose()?;

@@ -7,7 +7,7 @@ use crate::{
     api::Refusal,
     bridge::Neighbours,
     config::{BridgeName, BridgeOptions, BridgeSpec},
-    fdb::Fdb,
+    fdb::{Damping, Fdb},
     index::BridgeIdx,
     snapshot,
 };
@@ -81,9 +81,13 @@ impl Engine {
         }
         let state = self.bridges.get_mut(name).ok_or_else(|| not_found("bridge", name))?;
         let before = std::mem::replace(&mut state.options, options.clone());
+        state.fdb.set_damping(damping(options));
         let neighbours = Arc::clone(&state.neighbours);
         if options.fdb_limit_or_default() != before.fdb_limit_or_default() {
-            let new = table(name, options).inspect_err(|_| state.options = before.clone())?;
+            let new = table(name, options).inspect_err(|_| {
+                state.fdb.set_damping(damping(&before));
+                state.options = before.clone();
+            })?;
             let old = std::mem::replace(&mut state.fdb, Arc::clone(&new));
             old.copy_into(&new, now);
             state.compiled = None;
@@ -122,7 +126,13 @@ impl Engine {
 
 /// An empty FDB as large as the options say.
 fn table(name: &BridgeName, options: &BridgeOptions) -> Result<Arc<Fdb>, Refusal> {
-    Fdb::new(options.fdb_limit_or_default()).map(Arc::new).map_err(|e| invalid("bridge", name, e))
+    let fdb = Fdb::new(options.fdb_limit_or_default()).map_err(|e| invalid("bridge", name, e))?;
+    fdb.set_damping(damping(options));
+    Ok(Arc::new(fdb))
+}
+
+fn damping(options: &BridgeOptions) -> Damping {
+    Damping::after(options.move_limit_or_default())
 }
 
 fn check(spec: &BridgeSpec) -> Result<(), Refusal> {

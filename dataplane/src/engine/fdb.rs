@@ -138,6 +138,7 @@ impl Engine {
                         remote: None,
                         kind: entry.kind.name().to_owned(),
                         age_s: entry.age(now).as_secs() as u32,
+                        damped: entry.damped,
                     });
                 }
             }

@@ -16,6 +16,7 @@ mod apply;
 mod backend;
 mod bridges;
 mod compile;
+mod damped;
 mod fdb;
 mod neigh;
 mod ports;
@@ -29,7 +30,10 @@ mod workers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io, sync::Arc, time::Duration};
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use mio::Waker;
 
@@ -139,6 +143,7 @@ impl Engine {
                 bridge.fdb.sweep(now, ageing, SWEEP_BUDGET);
                 bridge.neighbours.sweep(now, ageing);
             }
+            self.settle_damped(now);
             let names: Vec<PortName> = self.ports.keys().cloned().collect();
             names.iter().for_each(|name| self.check_health(name));
         }

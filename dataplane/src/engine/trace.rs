@@ -97,6 +97,9 @@ impl Engine {
                     Learn::Refused(LearnRefusal::Sticky) => {
                         "source is a sticky entry of another port".to_owned()
                     }
+                    Learn::Refused(LearnRefusal::Damped) => {
+                        "source moved too often and is held on another port".to_owned()
+                    }
                     Learn::Refused(LearnRefusal::PortLimit) => {
                         "source new, not learned: the port is at its --mac-limit".to_owned()
                     }

@@ -14,10 +14,7 @@ use crate::{
     fdb::Flush,
     frame::Caps,
     index::{PortIdx, RemoteIdx},
-    overlay::{
-        Encap, Entrance, Fragmentation, Inherit, Segment, Tunnel, Via, Vtep,
-        decap::Rules,
-    },
+    overlay::{Encap, Entrance, Fragmentation, Inherit, Segment, Tunnel, Via, Vtep, decap::Rules},
     wire::{MacAddr, Vid, VlanList, Vni, geneve, vxlan},
 };
 
@@ -146,7 +143,11 @@ impl Engine {
         };
         let uplink: Option<PortIdx> = None;
         if uplink.is_some() && group.is_some() {
-            return Err(invalid("port", &spec.name, format!("group: {local} is on an uplink, which carries no multicast")));
+            return Err(invalid(
+                "port",
+                &spec.name,
+                format!("group: {local} is on an uplink, which carries no multicast"),
+            ));
         }
         Ok(Need {
             vtep: VtepAddress {
@@ -170,7 +171,8 @@ impl Engine {
             if self.underlay.vtep(tunnel.lease.vtep).is_none_or(|of| of.address != *vtep) {
                 continue;
             }
-            let taken = vnis(&spec.options).find(|(vni, _)| vnis(&other.spec.options).any(|(theirs, _)| theirs == *vni));
+            let taken = vnis(&spec.options)
+                .find(|(vni, _)| vnis(&other.spec.options).any(|(theirs, _)| theirs == *vni));
             if let Some((vni, _)) = taken {
                 let reason = format!("vni: {vni} of {} belongs to port {}", vtep.local, other.spec.name);
                 return Err(invalid("port", &spec.name, reason));
@@ -182,7 +184,9 @@ impl Engine {
     fn describe(&self, spec: &PortSpec, need: &Need, lease: &Lease, flood: &[RemoteIdx]) -> Tunnel {
         let options = &spec.options;
         let encap = match need.kind {
-            PortType::Geneve => Encap::Geneve { options: geneve::options(&options.option).unwrap_or_default().into() },
+            PortType::Geneve => {
+                Encap::Geneve { options: geneve::options(&options.option).unwrap_or_default().into() }
+            }
             _ => {
                 let group = options.gbp_id.unwrap_or_default();
                 let gbp = vxlan::Gbp { group, ..vxlan::Gbp::default() };
@@ -257,7 +261,9 @@ fn compile_entrance(
 ) -> Entrance {
     let options = &port.spec.options;
     let rules = match options.kind_or_default() {
-        PortType::Geneve => Rules::Geneve(options.option.iter().map(|option| (option.class(), option.kind())).collect()),
+        PortType::Geneve => {
+            Rules::Geneve(options.option.iter().map(|option| (option.class(), option.kind())).collect())
+        }
         _ => Rules::Vxlan(vxlan::Rules {
             reserved: match options.reserved_or_default() {
                 Reserved::Ignore => vxlan::Reserved::Ignore,

@@ -243,9 +243,8 @@ impl Underlay {
         let place_of = self.free_vtep();
         let idx = VtepIdx(u16::try_from(place_of).map_err(|_| UnderlayError::TooMany)?);
         if need.uplink.is_none() {
-            let sockets = opener
-                .listen(&need.vtep, need.zero_csum6, workers.len())
-                .map_err(UnderlayError::Open)?;
+            let sockets =
+                opener.listen(&need.vtep, need.zero_csum6, workers.len()).map_err(UnderlayError::Open)?;
             workers.attach_vtep(idx, sockets);
         }
         let state = VtepState {

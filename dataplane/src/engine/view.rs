@@ -45,6 +45,7 @@ impl Engine {
                 }
             }
         }
+        notices.extend(self.damped_notices());
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL_VERSION,
@@ -91,6 +92,7 @@ impl Engine {
                     name: name.clone(),
                     ageing: state.options.ageing_or_default(),
                     fdb_limit: state.options.fdb_limit_or_default(),
+                    move_limit: state.options.move_limit_or_default(),
                     neigh_snoop: state.options.neigh_snoop_or_default(),
                     neighbours: state.neighbours.len(),
                     ports: self.ports.values().filter(|p| p.spec.bridge == *name).count(),
@@ -104,6 +106,8 @@ impl Engine {
                         refused_full: stats.refused_full,
                         refused_mac_limit: stats.refused_port_limit,
                         refused_sticky: stats.refused_sticky,
+                        damped: stats.damped,
+                        refused_damped: stats.refused_damped,
                     },
                 }
             })

@@ -44,7 +44,9 @@ impl Path<'_> {
             return false; // a question to one station costs nobody else anything
         }
         let (question, reply) = rx.answering(frame.slot.into());
-        let Some(answer) = neighbours.answer(frame.admitted.vlan, question, type_at, reply) else { return false };
+        let Some(answer) = neighbours.answer(frame.admitted.vlan, question, type_at, reply) else {
+            return false;
+        };
         // A neighbour behind the very port that asks can hear the question itself.
         let key = FdbKey::new(frame.admitted.vlan, answer.mac);
         if self.bridge.fdb.get(key).is_some_and(|entry| entry.dest == frame.here) {

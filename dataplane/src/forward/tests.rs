@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::{
     bridge::{Members, Secure, Storm, VlanMode},
-    fdb::{EntryKind, Fdb},
+    fdb::{Damping, EntryKind, Fdb},
     frame::{Caps, Gso, GsoKind, Offload},
     index::BridgeIdx,
     wire::{Vid, dot1q::Tag},
@@ -46,7 +46,12 @@ impl Switch {
         let bridge = Bridge { fdb: Arc::new(Fdb::new(1024).unwrap()), members, neighbours: Arc::default() };
         let ports = ports.into_iter().map(Some).collect();
         Self {
-            snapshot: Snapshot { generation: 1, bridges: vec![Some(Arc::new(bridge))], ports, ..Snapshot::default() },
+            snapshot: Snapshot {
+                generation: 1,
+                bridges: vec![Some(Arc::new(bridge))],
+                ports,
+                ..Snapshot::default()
+            },
             now: Tick::from_secs(1),
         }
     }
@@ -496,6 +501,16 @@ fn every_drop_reason_of_the_path_can_happen_and_is_counted_once() {
         (R::SecureMalformed, plain(vec![secure(&[]), port()]), plain_frame(with_type([8, 0], &[0x45, 0, 0]))),
         (R::Locked, plain(vec![Port { locked: true, ..port() }, port()]), plain_frame(frame(BROADCAST, 1))),
         (R::StickyViolation, sticky(plain(two()), 1), plain_frame(frame(BROADCAST, 1))),
+        (
+            R::MacDamped,
+            {
+                let s = plain(two());
+                s.fdb().set_damping(Damping::after(1));
+                assert_eq!(s.outputs(1, &frame(BROADCAST, 1)), [0]);
+                s
+            },
+            plain_frame(frame(BROADCAST, 1)),
+        ),
         (R::SamePort, known(plain(two()), 0, 5, 0), plain_frame(frame(5, 1))),
         (
             R::Isolated,

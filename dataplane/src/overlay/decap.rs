@@ -194,7 +194,8 @@ impl Decapsulator {
             Some((last, segment)) if last == vni => segment,
             _ => {
                 let unknown = Refused { reason: DropReason::VniUnknown, entrance: None };
-                let segment = Vni::new(vni).and_then(|vni| env.vtep.segments.get(&vni)).copied().ok_or(unknown)?;
+                let segment =
+                    Vni::new(vni).and_then(|vni| env.vtep.segments.get(&vni)).copied().ok_or(unknown)?;
                 self.last = Some((vni, segment));
                 segment
             }
@@ -213,7 +214,10 @@ impl Decapsulator {
         {
             return Err(refused(DropReason::RemoteUnknown));
         }
-        if self.offset == 0 && self.stride < datagram.len && is_longer(&bytes[header_len..], self.stride, header_len) {
+        if self.offset == 0
+            && self.stride < datagram.len
+            && is_longer(&bytes[header_len..], self.stride, header_len)
+        {
             self.stride = datagram.len;
         }
         let len = self.stride.min(datagram.len - self.offset);

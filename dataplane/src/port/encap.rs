@@ -6,7 +6,10 @@
 
 use std::net::SocketAddr;
 
-use super::{Queue, underlay::{Delivery, Outbox, Sent, To, UnderlayTx, Who}};
+use super::{
+    Queue,
+    underlay::{Delivery, Outbox, Sent, To, UnderlayTx, Who},
+};
 use crate::{
     counters::{DropReason, PortCounters},
     forward::TxFrame,
@@ -83,7 +86,9 @@ impl Encapsulator {
         let slot = usize::from(out.slot);
         let frame = batch.bytes(slot);
         let address = exits.remotes().address(hop.remote).ok_or(DropReason::NoRemote)?;
-        let Via::Sockets { fragmenting, whole } = tunnel.via else { return Err(DropReason::UplinkUnresolved) };
+        let Via::Sockets { fragmenting, whole } = tunnel.via else {
+            return Err(DropReason::UplinkUnresolved);
+        };
         let fields = tunnel.outer_fields(frame);
         let to = To {
             set: if tunnel.may_fragment(frame, ADDRS_LEN) { fragmenting } else { whole },
@@ -143,7 +148,9 @@ fn account(
         Delivery::Sent => {
             counters.tx_frames.add(sent.datagrams.into());
             // The frames' own octets, as on every port.
-            counters.tx_bytes.add(sent.octets.saturating_sub(u64::from(sent.datagrams) * tunnel.header_len() as u64));
+            counters
+                .tx_bytes
+                .add(sent.octets.saturating_sub(u64::from(sent.datagrams) * tunnel.header_len() as u64));
             return;
         }
         Delivery::Full => DropReason::EgressFull,

@@ -114,6 +114,7 @@ impl StandIn {
                 remote: None,
                 kind: "dynamic".to_owned(),
                 age_s: i as u32,
+                damped: false,
             })
             .collect();
     }
@@ -273,6 +274,7 @@ impl Control for StandIn {
                     name: spec.name.clone(),
                     ageing: spec.options.ageing_or_default(),
                     fdb_limit: spec.options.fdb_limit_or_default(),
+                    move_limit: spec.options.move_limit_or_default(),
                     neigh_snoop: spec.options.neigh_snoop_or_default(),
                     neighbours: self.neighbours.iter().filter(|n| n.bridge == spec.name).count(),
                     ports: self.ports.values().filter(|p| p.bridge == spec.name).count(),
