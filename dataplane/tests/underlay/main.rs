@@ -6,6 +6,7 @@
 //! ```
 //! Nothing touches the namespace the tests were started in. They need root, and say so where they have not got it.
 
+mod alloc;
 mod kernel;
 mod open;
 mod receive;
