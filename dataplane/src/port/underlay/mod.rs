@@ -15,6 +15,8 @@ mod open;
 mod outbox;
 mod receive;
 mod send;
+#[cfg(test)]
+mod tests;
 
 use std::{net::SocketAddr, os::fd::BorrowedFd};
 

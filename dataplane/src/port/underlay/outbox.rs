@@ -234,7 +234,7 @@ fn lane(to: &To) -> usize {
 
 /// Where the last message to a place is noted. Takes nothing into account that can differ within a flow.
 #[inline]
-fn place(to: &To) -> usize {
+pub(super) fn place(to: &To) -> usize {
     let low = match to.addr {
         SocketAddr::V4(v4) => v4.ip().octets()[3],
         SocketAddr::V6(v6) => v6.ip().octets()[15],
@@ -257,7 +257,7 @@ impl Outbox {
             || self.messages.len() == MESSAGES
     }
 
-    /// Takes a datagram: the octets of `head`, which are copied, and then those of `memory` in `body`, which must stay until
+    /// Takes a datagram, which is not empty: the octets of `head`, which are copied, and then those of `memory` in `body`, which must stay until
     /// the [flush](Self::flush).
     ///
     /// # Panics
@@ -276,6 +276,7 @@ impl Outbox {
         let len = (self.used - start) as u32;
         let size = if copied { len } else { len + body_octets.len() as u32 };
 
+        debug_assert!(size > 0);
         let place = place(to);
         let n = self.open[place];
         let n = match self.messages.get(usize::from(n)) {
