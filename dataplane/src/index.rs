@@ -12,6 +12,10 @@ pub struct BridgeIdx(pub u16);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RemoteIdx(pub u16);
 
+/// A tunnel endpoint of ours, a VTEP: its place in the tables of a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VtepIdx(pub u16);
+
 impl PortIdx {
     /// As an array index.
     #[inline]
@@ -29,6 +33,14 @@ impl BridgeIdx {
 }
 
 impl RemoteIdx {
+    /// As an array index.
+    #[inline]
+    pub const fn at(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl VtepIdx {
     /// As an array index.
     #[inline]
     pub const fn at(self) -> usize {

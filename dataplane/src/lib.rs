@@ -15,6 +15,7 @@
 //!     │
 //!  pure      forward ─ snapshot ─┬ bridge                   no I/O, no clock, no threads, no log
 //!                                ├ fdb
+//!                                ├ overlay
 //!                                └ offload ─ frame
 //!            wire, tick, index, counters: leaves that all use
 //! ```
@@ -28,6 +29,7 @@
 //! | [`frame`] | the memory of a batch, and the offload state of a frame |
 //! | [`fdb`] | which station is behind which port |
 //! | [`bridge`] | who may talk to whom: VLANs, members, source security, storm limits |
+//! | [`overlay`] | tunnels: their headers and their endpoints |
 //! | [`offload`] | finishing checksums and splitting super-frames in software |
 //! | [`snapshot`] | the compiled state that the path reads |
 //! | [`forward`](mod@forward) | the order of the steps, and the plan |
@@ -71,6 +73,7 @@ pub mod index;
 pub mod netlink;
 pub mod netns;
 pub mod offload;
+pub mod overlay;
 pub mod port;
 pub mod server;
 pub mod snapshot;
