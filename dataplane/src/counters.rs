@@ -70,6 +70,54 @@ drop_reasons! {
     PortDown "port_down" Ingress
         "The port the frame came from is down, administratively or because its interface was renamed, moved or deleted."
         "tapwayctl port show NAME tells which.";
+    UnderlayOverflow "underlay_overflow" Ingress
+        "Datagrams came faster than they were taken, and the receive buffer of the tunnel's socket was full; the number is the kernel's."
+        "More workers or CPU may help; net.core.rmem_max bounds the buffer.";
+    UnderlayMalformed "underlay_malformed" Ingress
+        "The outer headers, Ethernet, IP or UDP, are truncated, contradict themselves or carry a wrong checksum."
+        "Find what breaks packets between the other end of the tunnel and here.";
+    UnderlayFragment "underlay_fragment" Ingress
+        "The outer packet is a fragment, and an uplink does not put packets together again."
+        "Give the underlay an MTU that whole tunnel packets fit in, or the tunnel a smaller one; --df set at the other end finds the place.";
+    NotForUs "not_for_us" Ingress
+        "The frame that came from the uplink is neither for a tunnel nor for the switch's own address on it."
+        "Nothing for a few; for many, look at the routes of the host that point to the uplink.";
+    UdpZeroChecksum "udp_zero_checksum" Ingress
+        "The outer packet is IPv6 and its UDP checksum is zero, which the tunnel does not accept (RFC 6936)."
+        "Switch UDP checksums on at the other end, or accept zero at this one.";
+    VxlanMalformed "vxlan_malformed" Ingress
+        "The datagram ends inside its VXLAN header, or the I flag that says there is a VNI is not set (RFC 7348 5)."
+        "Something other than VXLAN is sent to this UDP port; find the sender.";
+    VxlanReservedBits "vxlan_reserved_bits" Ingress
+        "The VXLAN header has reserved bits set and the port is told to refuse that, as Linux does; RFC 7348 has them ignored."
+        "Switch the extension off at the other end, or let the port ignore the bits.";
+    GeneveMalformed "geneve_malformed" Ingress
+        "The datagram ends inside its Geneve header or options, or an option is longer than the room for options."
+        "Something other than Geneve is sent to this UDP port, or its sender is broken; find it.";
+    GeneveVersion "geneve_version" Ingress
+        "The Geneve header has a version other than 0 (RFC 8926 3.4)."
+        "Have the other end speak version 0.";
+    GeneveControl "geneve_control" Ingress
+        "The packet is a Geneve control packet (O flag), whose payload must not be forwarded (RFC 8926 3.4)."
+        "Nothing, unless the other end should not send control packets.";
+    GeneveCriticalOption "geneve_critical_option" Ingress
+        "The packet carries a critical Geneve option that the switch does not know, so it must be dropped (RFC 8926 3.5)."
+        "Have the other end leave the option out, or not mark it as critical.";
+    GeneveProtocol "geneve_protocol" Ingress
+        "The payload of the Geneve packet is not an Ethernet frame (protocol type 0x6558)."
+        "Have the other end send Ethernet; a layer 3 tunnel does not fit a bridge.";
+    VniUnknown "vni_unknown" Ingress
+        "No bridge or VLAN behind this UDP port has the packet's VNI."
+        "Correct --vni or --vlan-vni at one of the ends.";
+    RemoteUnknown "remote_unknown" Ingress
+        "The packet comes from an address that is not a remote of the tunnel, and the tunnel takes none but those."
+        "tapwayctl remote add PORT IP if it belongs to you; else find the sender.";
+    RemoteIsSelf "remote_is_self" Ingress
+        "The packet carries the tunnel's own local address as its source."
+        "Two hosts use one --local address, or the underlay sends packets back; find out which.";
+    EcnInvalid "ecn_invalid" Ingress
+        "The underlay marked congestion (CE) on a packet whose inner packet does not take part in ECN; RFC 6040 has it dropped."
+        "Nothing for a few; for many, the other end sets ECN on outer headers without need.";
     VlanTruncated "vlan_truncated" Ingress
         "The frame ends inside its VLAN tag."
         "Find the sender of broken frames behind this port.";
@@ -124,6 +172,9 @@ drop_reasons! {
     SamePort "same_port" Ingress
         "The destination is behind the port the frame came from."
         "Nothing, unless the port should reflect: --hairpin on.";
+    SplitHorizon "split_horizon" Ingress
+        "The frame came from a tunnel and is for a station behind a tunnel; the two ends reach each other directly, and a copy would go round."
+        "Nothing for a few, while a station moves; else the other end should have the station's place as a remote of its own.";
     Isolated "isolated" Ingress
         "Both the port the frame came from and the one it is for are isolated."
         "Nothing if that is wanted; else --isolated off on one of them.";
@@ -136,9 +187,24 @@ drop_reasons! {
     EgressDown "egress_down" Egress
         "The port the frame is for is down, administratively or because its interface is down or gone."
         "tapwayctl port show NAME tells which.";
+    BumLimit "bum_limit" Egress
+        "More broadcast, unknown unicast and multicast frames a second were for the tunnel than its limit lets into the underlay."
+        "Find the storm's cause, or raise the limit.";
+    NoRemote "no_remote" Egress
+        "The tunnel has no remote to send the frame to."
+        "tapwayctl remote add PORT IP, or set --group.";
     MtuExceeded "mtu_exceeded" Egress
         "The frame, or a segment of it, is longer than the MTU of the port it is for."
         "Use one MTU in a VLAN, or set --mtu.";
+    TunnelMtuExceeded "tunnel_mtu_exceeded" Egress
+        "The packet, or a segment of it, does not fit the underlay with the tunnel's headers; its sender was told by ICMP where that is possible."
+        "Raise the underlay's MTU, or lower that of the hosts; tapwayctl port show NAME has what fits.";
+    UplinkUnresolved "uplink_unresolved" Egress
+        "The next hop towards the remote has not answered ARP or neighbour discovery yet."
+        "Nothing for the first frames; else look at the uplink's gateway.";
+    UnderlayUnreachable "underlay_unreachable" Egress
+        "The host has no route to the remote (ENETUNREACH, EHOSTUNREACH)."
+        "ip route get REMOTE in the network namespace of the tunnel shows what is missing.";
     SegmentLimit "segment_limit" Egress
         "Splitting the super-frame would take more segments than one frame may have."
         "Something behind the sending port asks for absurdly small segments.";

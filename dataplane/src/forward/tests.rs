@@ -366,6 +366,33 @@ fn a_checksum_to_be_finished_does_not_change_what_a_secured_port_has_checked() {
     assert_eq!(rx.frame(0).offload.csum, usual, "the usual one is left to who can do it");
 }
 
+/// Reasons of the overlay whose code has not arrived yet. The change that first gives one takes it out of here and puts it
+/// into a table with a frame that meets it; the list goes with its last line.
+const UNWIRED: &[DropReason] = &[
+    DropReason::UnderlayOverflow,
+    DropReason::UnderlayMalformed,
+    DropReason::UnderlayFragment,
+    DropReason::NotForUs,
+    DropReason::UdpZeroChecksum,
+    DropReason::VxlanMalformed,
+    DropReason::VxlanReservedBits,
+    DropReason::GeneveMalformed,
+    DropReason::GeneveVersion,
+    DropReason::GeneveControl,
+    DropReason::GeneveCriticalOption,
+    DropReason::GeneveProtocol,
+    DropReason::VniUnknown,
+    DropReason::RemoteUnknown,
+    DropReason::RemoteIsSelf,
+    DropReason::EcnInvalid,
+    DropReason::SplitHorizon,
+    DropReason::BumLimit,
+    DropReason::NoRemote,
+    DropReason::TunnelMtuExceeded,
+    DropReason::UplinkUnresolved,
+    DropReason::UnderlayUnreachable,
+];
+
 /// For each reason that the path itself gives, a switch and a frame that meet it.
 #[test]
 fn every_drop_reason_of_the_path_can_happen_and_is_counted_once() {
@@ -502,7 +529,7 @@ fn every_drop_reason_of_the_path_can_happen_and_is_counted_once() {
         assert_eq!((switch.dropped(side, *reason), switch.all_drops()), (1, before + 1), "{reason}");
     }
     // What remains is given by ports, by their receive and their send.
-    let elsewhere = crate::port::tests::REASONS;
+    let elsewhere = [crate::port::tests::REASONS, UNWIRED].concat();
     for reason in R::ALL {
         assert!(cases.iter().any(|c| c.0 == *reason) != elsewhere.contains(reason), "{reason} has a test");
     }
