@@ -7,6 +7,8 @@
 
 mod batch;
 mod offload;
+mod uplink;
 
 pub use batch::{BATCH, BATCH_BYTES, Batch, Frame, HEADROOM, MAX_FRAME, MAX_REPLY, REPLIES};
 pub use offload::{Caps, Checksum, Gso, GsoKind, Offload};
+pub use uplink::{TunnelGso, UplinkOffload};

@@ -16,7 +16,7 @@ mod vlans;
 pub use dot1q::{Tag, Tci, Vid};
 pub use ethernet::{EtherType, MacAddr};
 pub use layers::Layers;
-pub use virtio_net::VirtioNetHdr;
+pub use virtio_net::{VirtioNetHdr, VirtioNetHdrTunnel};
 pub use vlans::{VlanList, VlanListError};
 
 /// Why bytes did not parse.
