@@ -71,6 +71,7 @@ pub mod index;
 pub mod netlink;
 pub mod netns;
 pub mod offload;
+pub mod overlay;
 pub mod port;
 pub mod server;
 pub mod snapshot;

@@ -317,6 +317,48 @@ pub struct FdbView {
     pub age_s: u32,
 }
 
+/// A neighbour that a bridge answers for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct NeighView {
+    pub bridge: BridgeName,
+    pub vlan: u16,
+    pub ip: IpAddr,
+    pub mac: MacAddr,
+    /// `static` or `snooped`.
+    pub kind: String,
+    /// Seconds since the neighbour was last heard of, or entered.
+    pub age_s: u32,
+}
+
+/// An uplink as it runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct UplinkView {
+    pub name: PortName,
+    pub address: IpNet,
+    /// None where the prefix has no other address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    pub ifname: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netns: Option<Netns>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddr>,
+    pub mtu: u32,
+    /// `up` or `down`.
+    pub oper: String,
+    /// Why it is down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    pub queues: u16,
+    /// What was negotiated with the kernel; empty without offload.
+    pub offload: Vec<String>,
+    pub rx: Traffic,
+    pub tx: Traffic,
+    pub drops: BTreeMap<String, u64>,
+}
+
 /// Counters of a port.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]

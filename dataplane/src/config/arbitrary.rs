@@ -10,6 +10,8 @@ pub(super) const PIECES: &[&str] = &[
     "[[bridge]]\n",
     "[[port]]\n",
     "[[fdb]]\n",
+    "[[uplink]]\n",
+    "[[neigh]]\n",
     "[port]\n",
     "[[port",
     "]]",
@@ -20,6 +22,9 @@ pub(super) const PIECES: &[&str] = &[
     "port = \"vm1\"\n",
     "mac = \"02:00:00:00:00:01\"\n",
     "vlan = 4095\n",
+    "address = \"198.51.100.1/24\"\n",
+    "gateway = \"198.51.100.2\"\n",
+    "ip = \"198.51.100.2\"\n",
     "mtu = 1\n",
     "mtu =",
     "trunk = [1, \n",
@@ -133,8 +138,10 @@ pub(super) fn port_options() -> impl Strategy<Value = PortOptions> {
 }
 
 fn bridges() -> impl Strategy<Value = Vec<BridgeSpec>> {
-    let options = (option::of((0..=1_000_000u32).prop_map(Seconds)), option::of(1..=spec::MAX_FDB_LIMIT));
-    let options = options.prop_map(|(ageing, fdb_limit)| BridgeOptions { ageing, fdb_limit });
+    let options =
+        (option::of((0..=1_000_000u32).prop_map(Seconds)), option::of(1..=spec::MAX_FDB_LIMIT), on_off());
+    let options =
+        options.prop_map(|(ageing, fdb_limit, neigh_snoop)| BridgeOptions { ageing, fdb_limit, neigh_snoop });
     proptest::collection::btree_map(0..3u8, options, 0..3).prop_map(|all| {
         all.into_iter()
             .map(|(n, options)| BridgeSpec { name: format!("br{n}").parse().unwrap(), options })
@@ -161,11 +168,45 @@ fn ports(bridges: Vec<BridgeSpec>) -> BoxedStrategy<(Vec<BridgeSpec>, Vec<PortSp
         .boxed()
 }
 
-/// Any topology of a few bridges, ports and entries; those of two calls share names.
+/// Uplinks, each with the address of its number.
+fn uplinks() -> impl Strategy<Value = Vec<UplinkSpec>> {
+    let options = (
+        option::of(Just(254u8)),
+        option::of(parsed(&["blue", "17"])),
+        option::of(mac()),
+        option::of(68..=MAX_TAP_MTU),
+        option::of(1..=4u16),
+        on_off(),
+    );
+    proptest::collection::btree_map(0..3u8, options, 0..3).prop_map(|all| {
+        let uplink = |(n, (gateway, netns, mac, mtu, queues, offload)): (u8, (Option<u8>, _, _, _, _, _))| {
+            let gateway = gateway.map(|last| format!("198.51.{n}.{last}").parse().unwrap());
+            let options = UplinkOptions { gateway, ifname: None, netns, mac, mtu, queues, offload };
+            let address = format!("198.51.{n}.1/24").parse().unwrap();
+            UplinkSpec { name: format!("up{n}").parse().unwrap(), address, options }
+        };
+        all.into_iter().map(uplink).collect()
+    })
+}
+
+/// Neighbours of these bridges.
+fn neighbours(bridges: &[BridgeSpec]) -> BoxedStrategy<Vec<NeighSpec>> {
+    if bridges.is_empty() {
+        return Just(Vec::new()).boxed();
+    }
+    let bridges: Vec<BridgeName> = bridges.iter().map(|b| b.name.clone()).collect();
+    let ip = parsed(&["198.51.100.1", "198.51.100.2", "2001:db8::1"]);
+    let key = (select(bridges), select(&[0u16, 10][..]), ip);
+    let all = proptest::collection::hash_map(key, mac(), 0..4);
+    let neigh = |((bridge, vlan, ip), mac)| NeighSpec { ip, mac, bridge, vlan };
+    all.prop_map(move |all| all.into_iter().map(neigh).collect()).boxed()
+}
+
+/// Any topology of a few bridges, uplinks, ports, entries and neighbours; those of two calls share names.
 pub(super) fn topology() -> impl Strategy<Value = Topology> {
     let with_fdb = |(bridge, port): (Vec<BridgeSpec>, Vec<PortSpec>)| {
         if port.is_empty() {
-            return Just(Topology { bridge, port, fdb: Vec::new() }).boxed();
+            return Just(Topology { bridge, port, ..Topology::default() }).boxed();
         }
         let entry = (mac(), select(&[0u16, 10, 4094][..]), 0..port.len(), any::<bool>());
         vec(entry, 0..5)
@@ -179,9 +220,14 @@ pub(super) fn topology() -> impl Strategy<Value = Topology> {
                         fdb.push(entry);
                     }
                 }
-                Topology { bridge: bridge.clone(), port: port.clone(), fdb }
+                Topology { bridge: bridge.clone(), port: port.clone(), fdb, ..Topology::default() }
             })
             .boxed()
     };
-    bridges().prop_flat_map(ports).prop_flat_map(with_fdb)
+    let with_neighbours = |topology: Topology| {
+        let neighbours = neighbours(&topology.bridge);
+        (Just(topology), neighbours).prop_map(|(topology, neigh)| Topology { neigh, ..topology })
+    };
+    let all = bridges().prop_flat_map(ports).prop_flat_map(with_fdb).prop_flat_map(with_neighbours);
+    (all, uplinks()).prop_map(|(topology, uplink)| Topology { uplink, ..topology })
 }

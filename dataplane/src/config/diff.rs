@@ -8,7 +8,7 @@ use std::fmt;
 use serde::Serialize;
 use toml::{Table, Value};
 
-use super::spec::{BridgeSpec, FdbSpec, PortSpec};
+use super::spec::{BridgeSpec, FdbSpec, NeighSpec, PortSpec, UplinkSpec};
 
 /// The keys whose change needs another interface or another place in the switch: the port is deleted and added again.
 pub(super) const IMMUTABLE: [&str; 7] = ["bridge", "type", "ifname", "netns", "queues", "persist", "offload"];
@@ -120,6 +120,34 @@ impl FdbSpec {
     }
 }
 
+impl NeighSpec {
+    /// What would change were `new` in force, as `key: old -> new`.
+    pub fn difference(&self, new: &Self) -> Vec<String> {
+        texts(self.differences(new))
+    }
+
+    pub(super) fn differences(&self, new: &Self) -> Vec<Difference> {
+        between(&table_of(self), &table_of(new))
+    }
+}
+
+impl UplinkSpec {
+    /// What would change were `new` in force, as `key: old -> new`, in a daemon of `workers` workers. Nothing of an
+    /// uplink changes while it lives: it is deleted and added again.
+    pub fn difference(&self, new: &Self, workers: u16) -> Vec<String> {
+        texts(self.differences(new, workers))
+    }
+
+    pub(super) fn differences(&self, new: &Self, workers: u16) -> Vec<Difference> {
+        let all = |spec: &Self| {
+            let mut table = table_of(&spec.effective(workers));
+            table.insert("address".into(), spec.address.to_string().into());
+            table
+        };
+        between(&all(self), &all(new))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +197,24 @@ mod tests {
             toml::from_str("mac = \"02:00:00:00:00:01\"\nbridge = \"br0\"\nport = \"vm1\"").unwrap();
         let sticky = FdbSpec { sticky: true, ..fdb.clone() };
         assert_eq!(fdb.difference(&sticky), ["sticky: off -> on"]);
+        let neigh: NeighSpec =
+            toml::from_str("ip = \"198.51.100.1\"\nmac = \"02:00:00:00:00:01\"\nbridge = \"br0\"").unwrap();
+        let other = NeighSpec { mac: "02:00:00:00:00:02".parse().unwrap(), ..neigh.clone() };
+        assert_eq!(neigh.difference(&other), ["mac: 02:00:00:00:00:01 -> 02:00:00:00:00:02"]);
+        let uplink =
+            |toml: &str| -> UplinkSpec { toml::from_str(&format!("name = \"up0\"\n{toml}")).unwrap() };
+        let plain = uplink("address = \"198.51.100.1/30\"");
+        let same =
+            uplink("address = \"198.51.100.1/30\"\ngateway = \"198.51.100.2\"\nqueues = 1\nmtu = 1500");
+        assert_eq!(plain.difference(&same, 1), [""; 0]);
+        assert_eq!(
+            plain.difference(&uplink("address = \"198.51.100.2/30\"\nmtu = 9000"), 1),
+            [
+                "gateway: 198.51.100.2 -> 198.51.100.1",
+                "mtu: 1500 -> 9000",
+                "address: 198.51.100.1/30 -> 198.51.100.2/30"
+            ]
+        );
     }
 
     #[test]

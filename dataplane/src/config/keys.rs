@@ -14,7 +14,8 @@ use serde::{
 
 use super::{
     check::limit,
-    spec::{BridgeSpec, FdbSpec, PortSpec},
+    spec::{BridgeSpec, FdbSpec, NeighSpec, PortSpec, UplinkOptions, UplinkSpec},
+    words,
 };
 
 /// The longest message a bad value can cause: values come from strangers and are shown to operators.
@@ -231,6 +232,33 @@ impl<'de> Deserialize<'de> for FdbSpec {
     }
 }
 
+/// The keys of a neighbour that can be left out.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NeighOptions {
+    vlan: Option<u16>,
+}
+
+impl<'de> Deserialize<'de> for NeighSpec {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let ([ip, mac, bridge], NeighOptions { vlan }) = flat(d, ["ip", "mac", "bridge"])?;
+        Ok(Self {
+            ip: word("ip", &ip)?,
+            mac: word("mac", &mac)?,
+            bridge: word("bridge", &bridge)?,
+            vlan: vlan.unwrap_or(0),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for UplinkSpec {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let ([name, address], options): (_, UplinkOptions) = flat(d, ["name", "address"])?;
+        let address = words::address(&address).map_err(|e| D::Error::custom(bad_value("address", &e)))?;
+        Ok(Self { name: word("name", &name)?, address, options })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -258,6 +286,16 @@ mod tests {
         assert_eq!(
             serde_json::to_value(serde_json::from_value::<FdbSpec>(fdb.clone()).unwrap()).unwrap(),
             fdb
+        );
+        let neigh = json!({ "ip": "2001:db8::7", "mac": "02:00:00:00:00:07", "bridge": "br0", "vlan": 10 });
+        assert_eq!(
+            serde_json::to_value(serde_json::from_value::<NeighSpec>(neigh.clone()).unwrap()).unwrap(),
+            neigh
+        );
+        let uplink = json!({ "name": "up0", "address": "198.51.100.1/30", "gateway": "198.51.100.2", "offload": false });
+        assert_eq!(
+            serde_json::to_value(serde_json::from_value::<UplinkSpec>(uplink.clone()).unwrap()).unwrap(),
+            uplink
         );
     }
 
@@ -325,7 +363,7 @@ mod tests {
 
     #[test]
     fn the_keys_of_a_struct_are_its_fields() {
-        assert_eq!(keys_of::<crate::config::BridgeOptions>(), ["ageing", "fdb_limit"]);
+        assert_eq!(keys_of::<crate::config::BridgeOptions>(), ["ageing", "fdb_limit", "neigh_snoop"]);
         assert_eq!(keys_of::<FdbOptions>(), ["vlan", "sticky"]);
     }
 }

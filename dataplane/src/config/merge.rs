@@ -38,8 +38,12 @@ pub enum MergeError {
 impl BridgeOptions {
     /// These settings with those of `change` that are given.
     pub fn merge(&self, change: &Self) -> Self {
-        let Self { ageing, fdb_limit } = change.clone();
-        Self { ageing: ageing.or(self.ageing), fdb_limit: fdb_limit.or(self.fdb_limit) }
+        let Self { ageing, fdb_limit, neigh_snoop } = change.clone();
+        Self {
+            ageing: ageing.or(self.ageing),
+            fdb_limit: fdb_limit.or(self.fdb_limit),
+            neigh_snoop: neigh_snoop.or(self.neigh_snoop),
+        }
     }
 }
 

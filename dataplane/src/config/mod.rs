@@ -30,6 +30,8 @@ pub use diff::Difference;
 pub use keys::keys_of;
 pub use merge::MergeError;
 pub use plan::{Change, plan};
-pub use spec::{BridgeOptions, BridgeSpec, FdbSpec, PortOptions, PortSpec, PortType};
+pub use spec::{
+    BridgeOptions, BridgeSpec, FdbSpec, NeighSpec, PortOptions, PortSpec, PortType, UplinkOptions, UplinkSpec,
+};
 pub use topology::{Mistake, SourceLines, Topology};
 pub use words::{AdminState, BridgeName, Netns, OnOff, PortName, Seconds, Secure, VlanList};

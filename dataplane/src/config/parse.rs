@@ -18,7 +18,7 @@ use toml::{
 use super::{
     check::Problem,
     keys::{missing, unknown},
-    spec::{BridgeSpec, FdbSpec, PortSpec},
+    spec::{BridgeSpec, FdbSpec, NeighSpec, PortSpec, UplinkSpec},
     syntax::{Lines, is_header, sound},
     topology::{Mistake, SourceLines, Topology},
 };
@@ -77,7 +77,36 @@ impl Object for FdbSpec {
     }
 }
 
-const TABLES: [&str; 3] = [BridgeSpec::TABLE, PortSpec::TABLE, FdbSpec::TABLE];
+impl Object for UplinkSpec {
+    const TABLE: &'static str = "uplink";
+    const REQUIRED: &'static [(&'static str, &'static str)] =
+        &[("name", "x"), ("address", "198.51.100.1/24")];
+
+    fn problems(&self) -> Vec<Problem> {
+        self.problems()
+    }
+
+    fn name(&self) -> String {
+        self.name.to_string()
+    }
+}
+
+impl Object for NeighSpec {
+    const TABLE: &'static str = "neigh";
+    const REQUIRED: &'static [(&'static str, &'static str)] =
+        &[("ip", "198.51.100.1"), ("mac", "02:00:00:00:00:01"), ("bridge", "x")];
+
+    fn problems(&self) -> Vec<Problem> {
+        self.problems()
+    }
+
+    fn name(&self) -> String {
+        self.key()
+    }
+}
+
+const TABLES: [&str; 5] =
+    [BridgeSpec::TABLE, UplinkSpec::TABLE, PortSpec::TABLE, FdbSpec::TABLE, NeighSpec::TABLE];
 
 /// An object as far as it could be read.
 struct Draft<T> {
@@ -150,15 +179,21 @@ pub(super) fn parse(text: &str) -> Result<(Topology, SourceLines), Vec<Mistake>>
     let mut document = document.into_inner();
 
     let bridges = parser.read::<BridgeSpec>(&mut document);
+    let uplinks = parser.read::<UplinkSpec>(&mut document);
     let ports = parser.read::<PortSpec>(&mut document);
     let fdb = parser.read::<FdbSpec>(&mut document);
+    let neighs = parser.read::<NeighSpec>(&mut document);
     parser.refuse_rest(&document);
     parser.refuse_twins(&bridges, &["name"]);
+    parser.refuse_twins(&uplinks, &["name"]);
     parser.refuse_twins(&ports, &["name"]);
     parser.refuse_twins(&fdb, &["mac", "bridge", "vlan"]);
-    parser.refuse_shared_interfaces(&ports);
+    parser.refuse_twins(&neighs, &["ip", "bridge", "vlan"]);
+    parser.refuse_shared_names(&uplinks, &ports);
+    parser.refuse_shared_addresses(&uplinks);
+    parser.refuse_shared_interfaces(&uplinks, &ports);
     if sound.mistakes.is_empty() {
-        parser.refuse_unknown_names(&bridges, &ports, &fdb);
+        parser.refuse_unknown_names(&bridges, &ports, &fdb, &neighs);
     }
 
     let Parser { mut mistakes, more, .. } = parser;
@@ -166,8 +201,10 @@ pub(super) fn parse(text: &str) -> Result<(Topology, SourceLines), Vec<Mistake>>
         let mut source = SourceLines::default();
         let topology = Topology {
             bridge: keep(bridges, &mut source),
+            uplink: keep(uplinks, &mut source),
             port: keep(ports, &mut source),
             fdb: keep(fdb, &mut source),
+            neigh: keep(neighs, &mut source),
         };
         return Ok((topology, source));
     }
@@ -296,22 +333,61 @@ impl Parser<'_> {
         }
     }
 
-    /// Two ports that own one interface.
-    fn refuse_shared_interfaces(&mut self, ports: &[Draft<PortSpec>]) {
-        let mut owners = BTreeMap::<_, &PortSpec>::new();
-        for draft in ports.iter().filter(|draft| draft.knows(&["name", "ifname", "netns"])) {
-            let port = &draft.spec;
-            let ifname = port.ifname_or_default();
-            let netns = port.options.netns.as_ref().map(ToString::to_string);
-            let owner = *owners.entry((netns, ifname)).or_insert(port);
-            // A name twice is one mistake, not also an interface twice.
-            if owner.name != port.name {
-                let key = if port.options.ifname.is_some() { "ifname" } else { "name" };
+    /// Ports and uplinks share their names: both are what `--from PORT` and the like can mean.
+    fn refuse_shared_names(&mut self, uplinks: &[Draft<UplinkSpec>], ports: &[Draft<PortSpec>]) {
+        let taken: BTreeMap<_, _> = uplinks
+            .iter()
+            .filter(|u| u.knows(&["name"]))
+            .map(|u| (&u.spec.name, u.line_of("name")))
+            .collect();
+        for port in ports.iter().filter(|port| port.knows(&["name"])) {
+            if let Some(line) = taken.get(&port.spec.name) {
+                let message =
+                    format!("port \"{0}\": uplink \"{0}\" has that name, on line {line}", port.spec.name);
+                self.mistake(port.line_of("name"), message);
+            }
+        }
+    }
+
+    /// Two uplinks that own one address.
+    fn refuse_shared_addresses(&mut self, uplinks: &[Draft<UplinkSpec>]) {
+        let mut owners = BTreeMap::<_, &UplinkSpec>::new();
+        for draft in uplinks.iter().filter(|draft| draft.knows(&["name", "address"])) {
+            let uplink = &draft.spec;
+            let owner = *owners.entry(uplink.address.addr()).or_insert(uplink);
+            if owner.name != uplink.name {
                 let message = format!(
-                    "port \"{}\": interface \"{ifname}\" is that of port \"{}\"",
-                    port.name, owner.name
+                    "uplink \"{}\": address: {} is that of uplink \"{}\"",
+                    uplink.name,
+                    uplink.address.addr(),
+                    owner.name
                 );
-                self.mistake(draft.line_of(key), message);
+                self.mistake(draft.line_of("address"), message);
+            }
+        }
+    }
+
+    /// Two ports or uplinks that own one interface.
+    fn refuse_shared_interfaces(&mut self, uplinks: &[Draft<UplinkSpec>], ports: &[Draft<PortSpec>]) {
+        let mut owners = BTreeMap::new();
+        let uplinks = uplinks.iter().filter(|draft| draft.knows(&["name", "ifname", "netns"])).map(|draft| {
+            let UplinkSpec { name, options, .. } = &draft.spec;
+            let key = if options.ifname.is_some() { "ifname" } else { "name" };
+            ("uplink", name, draft.spec.ifname_or_default(), &options.netns, draft.line_of(key))
+        });
+        let ports = ports.iter().filter(|draft| draft.knows(&["name", "ifname", "netns"])).map(|draft| {
+            let PortSpec { name, options, .. } = &draft.spec;
+            let key = if options.ifname.is_some() { "ifname" } else { "name" };
+            ("port", name, draft.spec.ifname_or_default(), &options.netns, draft.line_of(key))
+        });
+        for (kind, name, ifname, netns, line) in uplinks.chain(ports) {
+            let netns = netns.as_ref().map(ToString::to_string);
+            let (of, owner) = *owners.entry((netns, ifname)).or_insert((kind, name));
+            // A name twice is one mistake, not also an interface twice.
+            if owner != name {
+                let message =
+                    format!("{kind} \"{name}\": interface \"{ifname}\" is that of {of} \"{owner}\"");
+                self.mistake(line, message);
             }
         }
     }
@@ -322,6 +398,7 @@ impl Parser<'_> {
         bridges: &[Draft<BridgeSpec>],
         ports: &[Draft<PortSpec>],
         fdb: &[Draft<FdbSpec>],
+        neighs: &[Draft<NeighSpec>],
     ) {
         // Where the name of a bridge could not be read, it may be the one that is missing elsewhere.
         let all_bridges = bridges.iter().all(|b| b.knows(&["name"]));
@@ -338,6 +415,16 @@ impl Parser<'_> {
                     "port".into()
                 };
                 self.mistake(port.line_of("bridge"), format!("{label}: {}", no_bridge(&port.spec.bridge)));
+            }
+        }
+        for neigh in neighs.iter().filter(|n| all_bridges && n.knows(&["bridge"])) {
+            if !names.contains(&neigh.spec.bridge) {
+                let label = if neigh.knows(&["ip"]) {
+                    format!("neigh \"{}\"", neigh.spec.ip)
+                } else {
+                    "neigh".into()
+                };
+                self.mistake(neigh.line_of("bridge"), format!("{label}: {}", no_bridge(&neigh.spec.bridge)));
             }
         }
         for entry in fdb {

@@ -1,16 +1,17 @@
 //! From what runs to what is wanted, step by step.
 //!
-//! Owns the order: whatever is in the way goes first, entries before ports before bridges; then bridges, ports and
-//! entries come, so that at every step all names in use exist.
+//! Owns the order: whatever is in the way goes first, neighbours and entries before ports before uplinks before bridges;
+//! then bridges, uplinks, ports, entries and neighbours come, so that at every step all names in use exist.
 //! Each step can be undone, and undoing all of them in reverse leads back.
 //! Both topologies must make sense alone, as [`Topology::parse`] and the checks of each object see to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     diff::Difference,
-    spec::{BridgeSpec, FdbSpec, PortSpec},
+    spec::{BridgeSpec, FdbSpec, NeighSpec, PortSpec, UplinkSpec},
     topology::Topology,
+    words::PortName,
 };
 
 /// One step. Of a changed object it has both descriptions and in what they differ.
@@ -24,6 +25,12 @@ pub enum Change {
         differences: Vec<Difference>,
     },
     DelBridge(BridgeSpec),
+    AddUplink(Box<UplinkSpec>),
+    /// `differences` say why the uplink is replaced; none where it is not wanted any more.
+    DelUplink {
+        uplink: Box<UplinkSpec>,
+        differences: Vec<Difference>,
+    },
     AddPort(Box<PortSpec>),
     SetPort {
         old: Box<PortSpec>,
@@ -42,6 +49,13 @@ pub enum Change {
         differences: Vec<Difference>,
     },
     DelFdb(FdbSpec),
+    AddNeigh(NeighSpec),
+    SetNeigh {
+        old: NeighSpec,
+        new: NeighSpec,
+        differences: Vec<Difference>,
+    },
+    DelNeigh(NeighSpec),
 }
 
 impl Change {
@@ -55,6 +69,8 @@ impl Change {
             Self::SetBridge { old, new, differences } => {
                 Self::SetBridge { old: new, new: old, differences: turned(&differences) }
             }
+            Self::AddUplink(uplink) => Self::DelUplink { uplink, differences: Vec::new() },
+            Self::DelUplink { uplink, .. } => Self::AddUplink(uplink),
             Self::AddPort(port) => Self::DelPort { port, differences: Vec::new() },
             Self::DelPort { port, .. } => Self::AddPort(port),
             Self::SetPort { old, new, differences } => {
@@ -65,8 +81,51 @@ impl Change {
             Self::SetFdb { old, new, differences } => {
                 Self::SetFdb { old: new, new: old, differences: turned(&differences) }
             }
+            Self::AddNeigh(neigh) => Self::DelNeigh(neigh),
+            Self::DelNeigh(neigh) => Self::AddNeigh(neigh),
+            Self::SetNeigh { old, new, differences } => {
+                Self::SetNeigh { old: new, new: old, differences: turned(&differences) }
+            }
         }
     }
+}
+
+/// The uplinks in the way, with why, and the steps that make those wanted. One that differs is in the way, too.
+fn uplinks<'a>(
+    running: &'a Topology,
+    desired: &Topology,
+    prune: bool,
+    workers: u16,
+) -> (BTreeMap<&'a PortName, Vec<Difference>>, Vec<Change>) {
+    let wanted: BTreeMap<_, _> = desired.uplink.iter().map(|u| (&u.name, u)).collect();
+    let mut gone = BTreeMap::new();
+    for uplink in &running.uplink {
+        let differences = wanted.get(&uplink.name).map(|wanted| uplink.differences(wanted, workers));
+        match differences {
+            None if prune => drop(gone.insert(&uplink.name, Vec::new())),
+            Some(differences) if !differences.is_empty() => drop(gone.insert(&uplink.name, differences)),
+            _ => {}
+        }
+    }
+    let stays = |name: &PortName| running.uplink.iter().any(|u| u.name == *name) && !gone.contains_key(name);
+    let new = desired.uplink.iter().filter(|wanted| !stays(&wanted.name));
+    let new = new.map(|wanted| Change::AddUplink(Box::new(wanted.clone()))).collect();
+    (gone, new)
+}
+
+/// The steps that take neighbours away, and those that change and make them.
+fn neighbours(running: &Topology, desired: &Topology, prune: bool) -> (Vec<Change>, Vec<Change>) {
+    let key = |neigh: &NeighSpec| (neigh.bridge.clone(), neigh.vlan, neigh.ip);
+    let known: BTreeMap<_, _> = running.neigh.iter().map(|n| (key(n), n)).collect();
+    let wanted: BTreeSet<_> = desired.neigh.iter().map(key).collect();
+    let gone = running.neigh.iter().filter(|n| prune && !wanted.contains(&key(n)));
+    let changed = desired.neigh.iter().filter_map(|wanted| {
+        let Some(neigh) = known.get(&key(wanted)) else { return Some(Change::AddNeigh(wanted.clone())) };
+        let differences = neigh.differences(wanted);
+        let (old, new) = ((*neigh).clone(), wanted.clone());
+        (!differences.is_empty()).then_some(Change::SetNeigh { old, new, differences })
+    });
+    (gone.cloned().map(Change::DelNeigh).collect(), changed.collect())
 }
 
 /// What makes `running` equal to `desired` in a daemon of `workers` workers.
@@ -82,6 +141,8 @@ pub fn plan(running: &Topology, desired: &Topology, prune: bool, workers: u16) -
     let entries: BTreeMap<_, _> = running.fdb.iter().map(|f| (key(f), f)).collect();
     let wanted_entries: BTreeMap<_, _> = desired.fdb.iter().map(|f| (key(f), f)).collect();
 
+    let (mut gone_uplinks, uplink_changes) = uplinks(running, desired, prune, workers);
+    let (gone_neighbours, neighbour_changes) = neighbours(running, desired, prune);
     let mut gone_ports = BTreeMap::new();
     let mut port_changes = Vec::new();
     for port in &running.port {
@@ -109,7 +170,7 @@ pub fn plan(running: &Topology, desired: &Topology, prune: bool, workers: u16) -
         }
     }
 
-    let mut plan = Vec::new();
+    let mut plan = gone_neighbours;
     let mut entry_changes = Vec::new();
     for entry in &running.fdb {
         let wanted = wanted_entries.get(&key(entry));
@@ -142,6 +203,11 @@ pub fn plan(running: &Topology, desired: &Topology, prune: bool, workers: u16) -
             plan.push(Change::DelPort { port: Box::new(port.clone()), differences });
         }
     }
+    for uplink in &running.uplink {
+        if let Some(differences) = gone_uplinks.remove(&uplink.name) {
+            plan.push(Change::DelUplink { uplink: Box::new(uplink.clone()), differences });
+        }
+    }
     let unwanted = running.bridge.iter().filter(|b| prune && !wanted_bridges.contains_key(&b.name));
     plan.extend(unwanted.cloned().map(Change::DelBridge));
     for wanted in &desired.bridge {
@@ -156,8 +222,10 @@ pub fn plan(running: &Topology, desired: &Topology, prune: bool, workers: u16) -
             }
         }
     }
+    plan.extend(uplink_changes);
     plan.extend(port_changes);
     plan.extend(entry_changes);
+    plan.extend(neighbour_changes);
     plan
 }
 
@@ -200,6 +268,15 @@ mod tests {
             Change::AddFdb(f) => format!("+ fdb {}", f.key()),
             Change::SetFdb { new, differences, .. } => format!("~ fdb {}{}", new.key(), said(differences)),
             Change::DelFdb(f) => format!("- fdb {}", f.key()),
+            Change::AddUplink(u) => format!("+ uplink {}", u.name),
+            Change::DelUplink { uplink, differences } => {
+                format!("- uplink {}{}", uplink.name, said(differences))
+            }
+            Change::AddNeigh(n) => format!("+ neigh {}", n.key()),
+            Change::SetNeigh { new, differences, .. } => {
+                format!("~ neigh {}{}", new.key(), said(differences))
+            }
+            Change::DelNeigh(n) => format!("- neigh {}", n.key()),
         };
         plan.iter().map(word).collect()
     }
@@ -274,6 +351,36 @@ mod tests {
     }
 
     #[test]
+    fn uplinks_stand_between_bridges_and_ports_and_neighbours_at_the_ends() {
+        let mut with = base();
+        let more = topology(
+            r#"
+            bridge = [{ name = "br0" }]
+            uplink = [{ name = "up0", address = "198.51.100.1/30" }]
+            neigh = [{ ip = "198.51.100.7", mac = "02:00:00:00:00:07", bridge = "br0", vlan = 10 }]"#,
+        );
+        (with.uplink, with.neigh) = (more.uplink, more.neigh);
+        let up = words(&plan(&Topology::default(), &with, false, WORKERS));
+        assert_eq!(up[2..4], ["+ uplink up0", "+ port a"]);
+        assert_eq!(up.last().unwrap(), "+ neigh br0 vlan 10 198.51.100.7");
+        let down = words(&plan(&with, &Topology::default(), true, WORKERS));
+        assert_eq!(down[0], "- neigh br0 vlan 10 198.51.100.7");
+        assert_eq!(down[4..6], ["- port b", "- uplink up0"]);
+
+        let mut changed = with.clone();
+        changed.uplink[0].options.mtu = Some(9000);
+        changed.neigh[0].mac = "02:00:00:00:00:08".parse().unwrap();
+        assert_eq!(
+            words(&plan(&with, &changed, false, WORKERS)),
+            [
+                "- uplink up0 mtu: 1500 -> 9000",
+                "+ uplink up0",
+                "~ neigh br0 vlan 10 198.51.100.7 mac: 02:00:00:00:00:07 -> 02:00:00:00:00:08"
+            ]
+        );
+    }
+
+    #[test]
     fn a_port_that_moves_to_another_bridge_leaves_its_entries() {
         let mut desired = base();
         desired.port[0].bridge = "br1".parse().unwrap();
@@ -290,7 +397,7 @@ mod tests {
 
     impl Model {
         fn apply(&mut self, change: &Change) {
-            let Topology { bridge, port, fdb } = &mut self.0;
+            let Topology { bridge, uplink, port, fdb, neigh } = &mut self.0;
             match change {
                 Change::AddBridge(b) => {
                     assert!(bridge.iter().all(|x| x.name != b.name));
@@ -298,6 +405,7 @@ mod tests {
                 }
                 Change::DelBridge(b) => {
                     assert!(port.iter().all(|p| p.bridge != b.name), "bridge in use");
+                    assert!(neigh.iter().all(|n| n.bridge != b.name), "neighbours would be lost");
                     bridge.remove(bridge.iter().position(|x| x == b).expect("the bridge as described"));
                 }
                 Change::SetBridge { old, new, differences } => {
@@ -335,6 +443,27 @@ mod tests {
                 Change::DelFdb(f) => {
                     fdb.remove(fdb.iter().position(|x| x == f).expect("the entry as described"));
                 }
+                Change::AddUplink(u) => {
+                    assert!(uplink.iter().all(|x| x.name != u.name), "uplink exists");
+                    assert!(port.iter().all(|x| x.name != u.name), "a port has that name");
+                    assert!(uplink.iter().all(|x| x.address.addr() != u.address.addr()), "address taken");
+                    uplink.push((**u).clone());
+                }
+                Change::DelUplink { uplink: u, .. } => {
+                    uplink.remove(uplink.iter().position(|x| *x == **u).expect("the uplink as described"));
+                }
+                Change::AddNeigh(n) => {
+                    assert!(neigh.iter().all(|x| x.key() != n.key()), "neighbour exists");
+                    assert!(bridge.iter().any(|b| b.name == n.bridge), "no such bridge");
+                    neigh.push(n.clone());
+                }
+                Change::SetNeigh { old, new, differences } => {
+                    assert!(!differences.is_empty());
+                    *neigh.iter_mut().find(|x| *x == old).expect("the neighbour as described") = new.clone();
+                }
+                Change::DelNeigh(n) => {
+                    neigh.remove(neigh.iter().position(|x| x == n).expect("the neighbour as described"));
+                }
             }
         }
     }
@@ -359,7 +488,7 @@ mod tests {
             before.sort();
             model.0.sort();
             prop_assert_eq!(model.0, before);
-            let back = |step: &Change| matches!(step, Change::DelPort { .. }) || step.undo().undo() == *step;
+            let back = |step: &Change| matches!(step, Change::DelPort { .. } | Change::DelUplink { .. }) || step.undo().undo() == *step;
             prop_assert!(steps.iter().all(back));
         }
     }

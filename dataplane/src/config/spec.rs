@@ -1,7 +1,9 @@
-//! Bridges, ports and static FDB entries as an operator describes them.
+//! Bridges, uplinks, ports, static FDB entries and known neighbours as an operator describes them.
 //!
 //! One field is one flag (`--fdb-limit`), one key of a file, of JSON and of Varlink (`fdb_limit`), and its comment is
 //! the help text. A field left out means the default, which the comment names.
+
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,10 @@ pub struct BridgeOptions {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fdb_limit: Option<u32>,
+    /// Answer ARP requests and neighbour solicitations for neighbours that were heard of, too [default: off]
+    #[arg(long, value_name = "on|off")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neigh_snoop: Option<OnOff>,
 }
 
 /// A bridge.
@@ -188,4 +194,67 @@ pub struct FdbSpec {
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sticky: bool,
+}
+
+/// A neighbour that the bridge answers for.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args, Serialize)]
+pub struct NeighSpec {
+    /// The neighbour's IP address
+    pub ip: IpAddr,
+    /// Its MAC address
+    pub mac: MacAddr,
+    /// Bridge that answers for it
+    #[arg(long, value_name = "BR")]
+    pub bridge: BridgeName,
+    /// VLAN of the neighbour; 0 is for untagged frames of ports without VLAN flags
+    #[arg(long, value_name = "V", default_value_t = 0)]
+    pub vlan: u16,
+}
+
+/// What can be said of an uplink beside its name and its address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UplinkOptions {
+    /// Address of the interface's other end, the host's, and the switch's next hop [default: the first other address of the prefix]
+    #[arg(long, value_name = "IP")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// Name of the interface [default: the uplink's name]
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ifname: Option<String>,
+    /// Network namespace of the interface: a name, a process number or a path [default: the daemon's own]
+    #[arg(long, value_name = "NAME|PID|PATH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netns: Option<Netns>,
+    /// MAC address of the interface [default: the kernel chooses]
+    #[arg(long, value_name = "MAC")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddr>,
+    /// Longest outer IP packet in octets, 68 to 65521 [default: 1500]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Queues of the interface, 1 to 256 [default: one a worker]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u16>,
+    /// Checksum and segmentation offload between switch and kernel, that of tunnels included [default: on]
+    #[arg(long, value_name = "on|off")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offload: Option<OnOff>,
+}
+
+/// A routed TAP between the host's stack and the switch, which owns an address at its end.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args, Serialize)]
+pub struct UplinkSpec {
+    /// Name of the uplink, at most 15 bytes; no port has it
+    pub name: PortName,
+    /// The switch's own address; a tunnel whose local address it is uses the uplink
+    #[arg(long, value_name = "CIDR", value_parser = words::address)]
+    pub address: IpNet,
+    #[command(flatten)]
+    #[serde(flatten)]
+    #[allow(missing_docs)]
+    pub options: UplinkOptions,
 }

@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::{
     api::{Plan, Refusal, Reply},
-    config::{BridgeSpec, Change, FdbSpec, Mistake, SourceLines, Topology, plan},
+    config::{BridgeSpec, Change, FdbSpec, Mistake, NeighSpec, SourceLines, Topology, plan},
 };
 
 impl Engine {
@@ -15,8 +15,10 @@ impl Engine {
         };
         Topology {
             bridge: self.bridges.iter().map(bridge).collect(),
+            uplink: self.uplink_specs(),
             port: self.ports.values().map(|state| state.spec.clone()).collect(),
             fdb: self.fdb_specs(),
+            neigh: self.neigh_specs(),
         }
     }
 
@@ -55,12 +57,17 @@ impl Engine {
             Change::AddBridge(spec) => self.bridge_add(spec).map(drop),
             Change::SetBridge { new, .. } => self.bridge_replace(&new.name, &new.options).map(drop),
             Change::DelBridge(spec) => self.bridge_del(&spec.name),
+            Change::AddUplink(spec) => self.uplink_add(spec).map(drop),
+            Change::DelUplink { uplink, .. } => self.uplink_del(&uplink.name),
             Change::AddPort(spec) => self.port_add(spec).map(drop),
             Change::SetPort { new, .. } => self.port_replace(&new.name, &new.options).map(drop),
             Change::DelPort { port, .. } => self.port_del(&port.name),
             Change::AddFdb(spec) => self.fdb_add(spec).map(drop),
             Change::SetFdb { new, .. } => self.fdb_put(new),
             Change::DelFdb(FdbSpec { mac, bridge, vlan, .. }) => self.fdb_del(*mac, bridge, *vlan),
+            Change::AddNeigh(spec) => self.neigh_add(spec).map(drop),
+            Change::SetNeigh { new, .. } => self.neigh_put(new),
+            Change::DelNeigh(NeighSpec { ip, bridge, vlan, .. }) => self.neigh_del(bridge, *vlan, *ip),
         }
     }
 
@@ -77,7 +84,13 @@ fn line_of(change: &Change, lines: &SourceLines) -> Option<u32> {
         Change::AddBridge(b) | Change::SetBridge { new: b, .. } => lines.line("bridge", b.name.as_str()),
         Change::AddPort(p) => lines.line("port", p.name.as_str()),
         Change::SetPort { new: p, .. } => lines.line("port", p.name.as_str()),
+        Change::AddUplink(u) => lines.line("uplink", u.name.as_str()),
         Change::AddFdb(f) | Change::SetFdb { new: f, .. } => lines.line("fdb", &f.key()),
-        Change::DelBridge(_) | Change::DelPort { .. } | Change::DelFdb(_) => None,
+        Change::AddNeigh(n) | Change::SetNeigh { new: n, .. } => lines.line("neigh", &n.key()),
+        Change::DelBridge(_)
+        | Change::DelUplink { .. }
+        | Change::DelPort { .. }
+        | Change::DelFdb(_)
+        | Change::DelNeigh(_) => None,
     }
 }

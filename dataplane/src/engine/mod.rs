@@ -17,8 +17,10 @@ mod backend;
 mod bridges;
 mod compile;
 mod fdb;
+mod neigh;
 mod ports;
 mod trace;
+mod uplinks;
 mod view;
 mod workers;
 
@@ -122,7 +124,9 @@ impl Engine {
         if now >= self.next_housekeeping {
             self.next_housekeeping = now.after(HOUSEKEEPING);
             for bridge in self.bridges.values() {
-                bridge.fdb.sweep(now, bridge.options.ageing_or_default().duration(), SWEEP_BUDGET);
+                let ageing = bridge.options.ageing_or_default().duration();
+                bridge.fdb.sweep(now, ageing, SWEEP_BUDGET);
+                bridge.neighbours.sweep(now, ageing);
             }
             let names: Vec<PortName> = self.ports.keys().cloned().collect();
             names.iter().for_each(|name| self.check_health(name));

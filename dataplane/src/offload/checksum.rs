@@ -14,12 +14,12 @@ const BLOCK: usize = 32;
 ///
 /// It holds the sum of 2^16 words of 64 bits and more, so nothing that fits a frame overflows it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sum(u64);
+pub(crate) struct Sum(u64);
 
 impl Sum {
     /// The sum over `bytes`, an odd last octet being the first of a word whose second is zero.
     #[inline]
-    pub(super) fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         let (blocks, rest) = bytes.as_chunks::<BLOCK>();
         let mut lanes = [0u64; BLOCK / 8];
         for block in blocks {
@@ -57,7 +57,7 @@ impl Sum {
 
     /// This sum and the two words of `words`.
     #[inline]
-    pub(super) fn add32(self, words: u32) -> Self {
+    pub(crate) fn add32(self, words: u32) -> Self {
         Self(self.0 + u64::from(u32::from_ne_bytes(words.to_be_bytes())))
     }
 
@@ -69,13 +69,13 @@ impl Sum {
 
     /// This sum and another, taken over octets at an even distance from the first ones.
     #[inline]
-    pub(super) fn and(self, other: Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         Self(self.0 + other.0)
     }
 
     /// The sum as a word.
     #[inline]
-    pub(super) fn fold(self) -> u16 {
+    pub(crate) fn fold(self) -> u16 {
         let mut sum = (self.0 & 0xffff_ffff) + (self.0 >> 32); // below 2^33
         sum = (sum & 0xffff) + (sum >> 16); // below 2^18
         sum = (sum & 0xffff) + (sum >> 16); // at most 2^16 + 2

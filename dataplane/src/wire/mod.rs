@@ -2,22 +2,28 @@
 //!
 //! Owns byte layouts, and the constants of the standards with their source.
 //! Knows nothing of buffers, configuration or any other module of this crate.
-//! Every reader takes a slice of any length and answers with an [`Error`] where the slice is too short or its
+//! Every reader takes a slice of any length and answers with an error where the slice is too short or its
 //! fields contradict each other: no reader panics, whatever the bytes.
 
 pub mod dot1q;
 pub mod ethernet;
+pub mod geneve;
 pub mod layers;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod virtio_net;
 mod vlans;
+mod vni;
+pub mod vxlan;
 
 pub use dot1q::{Tag, Tci, Vid};
 pub use ethernet::{EtherType, MacAddr};
+pub use geneve::{Geneve, GeneveOption};
 pub use layers::Layers;
 pub use virtio_net::{VirtioNetHdr, VirtioNetHdrTunnel};
 pub use vlans::{VlanList, VlanListError};
+pub use vni::{Vni, VniError};
+pub use vxlan::Vxlan;
 
 /// Why bytes did not parse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

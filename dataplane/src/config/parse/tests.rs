@@ -26,7 +26,7 @@ name = "vm2"
 bridge = "br0"
 access = 4095
 
-[[uplnk]]
+[[device]]
 name = "x"
 "#;
     assert_eq!(
@@ -36,7 +36,7 @@ name = "x"
             "line 8: port \"vm1\": bridge: \"br1\" is not in this file; add a [[bridge]] of that name",
             "line 9: port \"vm1\": unknown key \"mtuu\"; did you mean \"mtu\"?",
             "line 14: port \"vm2\": access: \"4095\" is not a VLAN: a number from 1 to 4094 (0 and 4095 are reserved by 802.1Q)",
-            "line 16: unknown table \"uplnk\"; the tables are bridge, port, fdb",
+            "line 16: unknown table \"device\"; the tables are bridge, uplink, port, fdb, neigh",
         ]
     );
 }
@@ -152,17 +152,78 @@ port = "q"
 }
 
 #[test]
+fn uplinks_and_neighbours_have_their_mistakes_told_too() {
+    let text = r#"[[bridge]]
+name = "br0"
+neigh_snoop = "maybe"
+[[uplink]]
+name = "up0"
+address = "198.51.100.1"
+[[uplink]]
+name = "up1"
+address = "198.51.100.1/30"
+gateway = "198.51.100.9"
+[[uplink]]
+name = "up2"
+address = "198.51.100.1/24"
+ifname = "up1"
+[[uplink]]
+adress = "203.0.113.1/24"
+[[port]]
+name = "up1"
+bridge = "br0"
+netns = "blue"
+[[port]]
+name = "up0"
+bridge = "br0"
+ifname = "up1"
+[[neigh]]
+ip = "198.51.100.300"
+mac = "02:00:00:00:00:01"
+bridge = "br0"
+[[neigh]]
+ip = "198.51.100.7"
+mac = "02:00:00:00:00:07"
+bridge = "br1"
+[[neigh]]
+ip = "198.51.100.7"
+mac = "02:00:00:00:00:08"
+bridge = "br1"
+"#;
+    assert_eq!(
+        mistakes(text),
+        [
+            "line 3: bridge \"br0\": neigh_snoop: \"maybe\" is neither on nor off",
+            "line 6: uplink \"up0\": address: \"198.51.100.1\" is no address with a prefix length: write 198.51.100.1/24 or 2001:db8::1/64",
+            "line 10: uplink \"up1\": gateway: 198.51.100.9 is not in the prefix of 198.51.100.1/30",
+            "line 13: uplink \"up2\": address: 198.51.100.1 is that of uplink \"up1\"",
+            "line 14: uplink \"up2\": interface \"up1\" is that of uplink \"up1\"",
+            "line 15: uplink: address is missing",
+            "line 15: uplink: name is missing",
+            "line 16: uplink: unknown key \"adress\"; did you mean \"address\"?",
+            "line 18: port \"up1\": uplink \"up1\" has that name, on line 8",
+            "line 22: port \"up0\": uplink \"up0\" has that name, on line 5",
+            "line 24: port \"up0\": interface \"up1\" is that of uplink \"up1\"",
+            "line 26: neigh \"198.51.100.300\": ip: invalid IP address syntax",
+            "line 32: neigh \"198.51.100.7\": bridge: \"br1\" is not in this file; add a [[bridge]] of that name",
+            "line 34: neigh \"br1 vlan 0 198.51.100.7\" is there already, on line 30",
+            "line 36: neigh \"198.51.100.7\": bridge: \"br1\" is not in this file; add a [[bridge]] of that name",
+        ]
+    );
+}
+
+#[test]
 fn tables_are_written_with_two_brackets() {
     let text = "mtu = 5\n[bridge]\nname = \"br0\"\n[port.a]\nx = 1\n[foo]\n[[bar]]\n[[bar]]\n[[ports]]\n";
     assert_eq!(
         mistakes(text),
         [
-            "line 1: unknown table \"mtu\"; the tables are bridge, port, fdb",
+            "line 1: unknown table \"mtu\"; the tables are bridge, uplink, port, fdb, neigh",
             "line 2: bridge is written as [[bridge]], once for each bridge",
             "line 4: port is written as [[port]], once for each port",
-            "line 6: unknown table \"foo\"; the tables are bridge, port, fdb",
-            "line 7: unknown table \"bar\"; the tables are bridge, port, fdb",
-            "line 8: unknown table \"bar\"; the tables are bridge, port, fdb",
+            "line 6: unknown table \"foo\"; the tables are bridge, uplink, port, fdb, neigh",
+            "line 7: unknown table \"bar\"; the tables are bridge, uplink, port, fdb, neigh",
+            "line 8: unknown table \"bar\"; the tables are bridge, uplink, port, fdb, neigh",
             "line 9: unknown table \"ports\"; did you mean \"port\"?",
         ]
     );
