@@ -9,6 +9,7 @@ pub mod dot1q;
 pub mod ethernet;
 pub mod geneve;
 pub mod layers;
+pub mod neighbour;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod virtio_net;
