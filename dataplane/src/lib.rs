@@ -15,7 +15,7 @@
 //!     │
 //!  pure      forward ─ snapshot ─┬ bridge                   no I/O, no clock, no threads, no log
 //!                                ├ fdb
-//!                                └ offload ─ frame
+//!                                └ overlay ─ offload ─ frame
 //!            wire, tick, index, counters: leaves that all use
 //! ```
 //!
@@ -28,6 +28,7 @@
 //! | [`frame`] | the memory of a batch, and the offload state of a frame |
 //! | [`fdb`] | which station is behind which port |
 //! | [`bridge`] | who may talk to whom: VLANs, members, source security, storm limits |
+//! | [`overlay`] | what a tunnel puts around a frame: outer headers, congestion marks, source ports |
 //! | [`offload`] | finishing checksums and splitting super-frames in software |
 //! | [`snapshot`] | the compiled state that the path reads |
 //! | [`forward`](mod@forward) | the order of the steps, and the plan |

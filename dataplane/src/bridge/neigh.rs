@@ -40,7 +40,13 @@ use std::{
 use crossbeam::utils::CachePadded;
 use hashbrown::{HashMap, hash_map};
 
-use crate::{tick::Tick, wire::MacAddr};
+use crate::{
+    tick::Tick,
+    wire::{
+        MacAddr,
+        neighbour::{Claim, Message, is_station},
+    },
+};
 
 #[cfg(test)]
 mod tests;

@@ -134,7 +134,10 @@ impl Batch {
     pub fn vacancies(&mut self, before: usize, count: usize) -> impl Iterator<Item = &mut [u8]> {
         assert!(before <= HEADROOM);
         let start = self.len * SLOT;
-        self.memory[start..REPLIES_AT].chunks_exact_mut(SLOT).take(count).map(move |s| &mut s[HEADROOM - before..])
+        self.memory[start..REPLIES_AT]
+            .chunks_exact_mut(SLOT)
+            .take(count)
+            .map(move |s| &mut s[HEADROOM - before..])
     }
 
     /// Takes the frame of `len` octets in the next free slot into the batch.

@@ -86,7 +86,8 @@ impl UplinkOffload {
     pub fn to_vnet(&self) -> VirtioNetHdrTunnel {
         let mut long = VirtioNetHdrTunnel { hdr: self.offload.to_vnet(0), ..VirtioNetHdrTunnel::default() };
         if let Some(tunnel) = &self.tunnel {
-            long.hdr.gso_type |= if tunnel.v6 { vnet::GSO_UDP_TUNNEL_IPV6 } else { vnet::GSO_UDP_TUNNEL_IPV4 };
+            long.hdr.gso_type |=
+                if tunnel.v6 { vnet::GSO_UDP_TUNNEL_IPV6 } else { vnet::GSO_UDP_TUNNEL_IPV4 };
             if tunnel.csum {
                 long.hdr.flags |= vnet::F_UDP_TUNNEL_CSUM;
             }
@@ -146,7 +147,8 @@ mod tests {
     #[test]
     fn a_super_frame_in_a_tunnel_survives_the_way_in_and_out() {
         let tunnel = TCP_IN_VXLAN.tunnel.unwrap();
-        for tunnel in [tunnel, TunnelGso { csum: true, ..tunnel }, TunnelGso { v6: true, outer_l4: 54, ..tunnel }]
+        for tunnel in
+            [tunnel, TunnelGso { csum: true, ..tunnel }, TunnelGso { v6: true, outer_l4: 54, ..tunnel }]
         {
             let said = UplinkOffload { tunnel: Some(tunnel), ..TCP_IN_VXLAN };
             let said = UplinkOffload {

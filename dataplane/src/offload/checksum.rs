@@ -51,7 +51,7 @@ impl Sum {
 
     /// This sum and the word `word`.
     #[inline]
-    pub(super) fn add(self, word: u16) -> Self {
+    pub(crate) fn add(self, word: u16) -> Self {
         Self(self.0 + u64::from(u16::from_ne_bytes(word.to_be_bytes())))
     }
 
@@ -63,7 +63,7 @@ impl Sum {
 
     /// This sum less the two words of `words`: in one's complement that adds their complement (RFC 1624 §2).
     #[inline]
-    pub(super) fn sub32(self, words: u32) -> Self {
+    pub(crate) fn sub32(self, words: u32) -> Self {
         self.add32(!words)
     }
 
@@ -107,7 +107,7 @@ pub fn complete(frame: &mut [u8], start: usize, offset: usize) -> Result<(), Dro
 
 /// The form of a checksum that cannot be mistaken for none.
 #[inline]
-pub(super) fn not_zero(sum: u16) -> u16 {
+pub(crate) fn not_zero(sum: u16) -> u16 {
     if sum == 0 { 0xffff } else { sum }
 }
 

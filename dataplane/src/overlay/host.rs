@@ -85,12 +85,15 @@ enum Way {
     Prefix { net: IpNet, gateway: IpAddr },
 }
 
+/// Next hops by address; the addresses come from configuration and from learned remotes, so the hash is seeded.
+type Hops = HashMap<IpAddr, Arc<NextHop>, foldhash::quality::RandomState>;
+
 /// The host.
 pub struct Host {
     address: IpAddr,
     mac: MacAddr,
     way: Way,
-    hops: RwLock<HashMap<IpAddr, Arc<NextHop>>>,
+    hops: RwLock<Hops>,
 }
 
 impl fmt::Debug for Host {
@@ -180,7 +183,7 @@ impl Host {
         handled.unwrap_or(Handled::Ignored)
     }
 
-    fn hops(&self) -> RwLockReadGuard<'_, HashMap<IpAddr, Arc<NextHop>>> {
+    fn hops(&self) -> RwLockReadGuard<'_, Hops> {
         self.hops.read().unwrap_or_else(PoisonError::into_inner)
     }
 

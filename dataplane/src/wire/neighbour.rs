@@ -280,7 +280,6 @@ fn advertisement(mac: MacAddr, ip: Ipv6Addr, router: bool, to: Ipv6Addr, body: &
     Some(len)
 }
 
-
 /// Writes the frame by which `asker` asks who has `target`: of everybody, or of the station `of` alone, to see whether it still has it.
 pub(crate) fn question(
     asker: IpAddr,
@@ -305,7 +304,8 @@ pub(crate) fn question(
         (IpAddr::V6(asker), IpAddr::V6(target)) => {
             let [.., high, middle, low] = target.octets();
             // The solicited-node group, and its MAC address (RFC 4291 §2.7.1, RFC 2464 §7).
-            let (low_bits, group_mac) = (u16::from_be_bytes([middle, low]), [0x33, 0x33, 0xff, high, middle, low]);
+            let (low_bits, group_mac) =
+                (u16::from_be_bytes([middle, low]), [0x33, 0x33, 0xff, high, middle, low]);
             let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(high), low_bits);
             let message = Icmpv6Repr::Ndisc(NdiscRepr::NeighborSolicit {
                 target_addr: target,

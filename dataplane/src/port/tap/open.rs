@@ -67,7 +67,8 @@ pub(super) fn open(options: &TapOptions) -> Result<Tap, TapError> {
     };
     // A device that vanishes while it is being made is an error of the next step, whichever that is.
     let control = queues[0].try_clone().map_err(device("duplicate the descriptor of"))?;
-    let caps = set_up_header(&control, options.offload, options.uplink).map_err(device("negotiate offloads with"))?;
+    let caps = set_up_header(&control, options.offload, options.uplink)
+        .map_err(device("negotiate offloads with"))?;
     if let (None, Some(target)) = (&existing, elsewhere) {
         move_in(&control, target, options)?;
     }
