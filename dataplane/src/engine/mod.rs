@@ -31,6 +31,7 @@ use mio::Waker;
 pub use backend::{Backend, BackendError, MemoryBackend, Opened, Opener, TapBackend};
 use bridges::BridgeState;
 use ports::PortState;
+use uplinks::UplinkState;
 use workers::Workers;
 
 use crate::{
@@ -75,6 +76,7 @@ pub struct Engine {
     started: Tick,
     bridges: BTreeMap<BridgeName, BridgeState>,
     ports: BTreeMap<PortName, PortState>,
+    uplinks: BTreeMap<PortName, UplinkState>,
     /// Names by index; a free place is reused.
     port_names: Vec<Option<PortName>>,
     bridge_names: Vec<Option<BridgeName>>,
@@ -100,6 +102,7 @@ impl Engine {
             started: now,
             bridges: BTreeMap::new(),
             ports: BTreeMap::new(),
+            uplinks: BTreeMap::new(),
             port_names: Vec::new(),
             bridge_names: Vec::new(),
             snapshot: Arc::default(),
@@ -118,6 +121,7 @@ impl Engine {
         for idx in lost {
             if let Some(name) = self.port_name(idx).cloned() {
                 self.port_lost(&name);
+                self.uplink_lost(&name);
             }
         }
         let now = self.clock.now();
@@ -130,6 +134,7 @@ impl Engine {
             }
             let names: Vec<PortName> = self.ports.keys().cloned().collect();
             names.iter().for_each(|name| self.check_health(name));
+            self.housekeep_uplinks(now);
         }
         Duration::from_nanos(self.next_housekeeping.nanos().saturating_sub(now.nanos()))
     }

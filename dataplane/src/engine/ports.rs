@@ -95,6 +95,9 @@ impl Engine {
                 })
             };
         }
+        if self.uplinks.contains_key(&spec.name) {
+            return Err(invalid("port", &spec.name, "an uplink has this name"));
+        }
         self.bridge(&spec.bridge)?;
         let at = free_place(&self.port_names);
         let idx = PortIdx(

@@ -77,17 +77,17 @@ const _: () = assert!(size_of::<VirtioNetHdr>() == LEN && size_of::<VirtioNetHdr
 mod tests {
     use super::*;
 
-    /// Octets that a kernel (6.18) put before a 2.8 KiB TCP super-frame of a vxlan device, underlay IPv4.
+    /// Octets that a kernel (6.18) put before a TCP super-frame of a vxlan device, underlay IPv4.
     #[test]
     fn the_fields_stand_where_the_kernel_puts_them() {
         let octets = [
-            0x01, 0x21, 0x74, 0x00, 0x8a, 0x05, 0x54, 0x00, 0x10, 0x00, 0, 0, // hdr
+            0x01, 0x21, 0x74, 0x00, 0x58, 0x05, 0x54, 0x00, 0x10, 0x00, 0, 0, // hdr
             0, 0, 0, 0, 0, 0, 0, 0, // hash, report, padding
             0x22, 0x00, 0x40, 0x00,
         ];
         let header = VirtioNetHdrTunnel::read_from_bytes(&octets).unwrap();
         assert_eq!((header.hdr.flags, header.hdr.gso_type), (F_NEEDS_CSUM, GSO_TCPV4 | GSO_UDP_TUNNEL_IPV4));
-        assert_eq!((header.hdr.gso_size.get(), header.hdr.csum_start.get()), (1418, 84));
+        assert_eq!((header.hdr.gso_size.get(), header.hdr.csum_start.get()), (1368, 84));
         assert_eq!((header.outer_th_offset.get(), header.inner_nh_offset.get()), (34, 64));
         assert_eq!(header.as_bytes(), octets);
     }

@@ -328,7 +328,7 @@ impl Tap {
     }
 
     /// The interface end, wherever it is now, with a socket in that namespace. Neither may be kept.
-    fn interface_end(&self) -> Result<(Socket, Link), TapError> {
+    pub(super) fn interface_end(&self) -> Result<(Socket, Link), TapError> {
         let place = self.place()?.ok_or_else(|| TapError::Gone { name: self.ifname.clone() })?;
         let mut socket = Socket::open_in(place.as_fd()).map_err(self.failed("enter the namespace of"))?;
         let name = self.current_name()?;
