@@ -139,8 +139,14 @@ fn frames_for_an_interface_that_is_down_are_counted_and_it_comes_back_by_itself(
         use tapway_dataplane::{api::Control as _, api::Request, config::FdbSpec, wire::MacAddr};
         let mac = MacAddr::from_octets(mac(2));
         let name = |s: &str| s.parse().expect("a name");
-        let entry =
-            FdbSpec { mac, bridge: "br0".parse().expect("a name"), vlan: 0, port: name("b"), sticky: false };
+        let entry = FdbSpec {
+            mac,
+            bridge: "br0".parse().expect("a name"),
+            vlan: 0,
+            port: name("b"),
+            remote: None,
+            sticky: false,
+        };
         engine.call(Request::FdbAdd(entry)).expect("a static entry");
     });
     let from = a.packet_socket("eth0");

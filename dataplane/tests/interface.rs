@@ -6,10 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 use tapway_dataplane::{
     api::{
-        BridgeView, Call, DESCRIPTION, DropView, FdbCounts, FdbView, Plan, PlanStep, PortStatsView, PortView,
-        Refusal, Reply, Request, Status, Trace, TraceOutput, TraceStep, Traffic, WorkerView,
+        BridgeView, Call, DESCRIPTION, DropView, FdbCounts, FdbView, NeighView, Plan, PlanStep,
+        PortStatsView, PortView, Refusal, RemoteView, Reply, Request, Status, Trace, TraceOutput, TraceStep,
+        Traffic, UplinkView, WorkerView,
     },
-    config::{BridgeSpec, FdbSpec, Mistake, OnOff, PortSpec, PortType, Seconds, Topology},
+    config::{
+        BridgeSpec, FdbSpec, Mistake, NeighSpec, OnOff, PortSpec, PortType, Seconds, Topology, UplinkSpec,
+    },
 };
 
 /// A type of the interface description language.
@@ -182,7 +185,15 @@ const PORT: &str = r#"{ "type": "tap", "access": 10, "trunk": "20-29", "native":
     "flood": true, "bcast_flood": true, "mcast_flood": true, "hairpin": false, "isolated": false, "locked": false,
     "mac_limit": 5, "storm_limit": 6, "mtu": 9000, "admin": "up", "secure": "mac=02:00:00:00:00:01,ip=198.51.100.1",
     "ifname": "eth0", "netns": "blue", "address": ["198.51.100.1/24"], "mac": "02:00:00:00:00:01", "queues": 2,
-    "persist": true, "offload": true }"#;
+    "persist": true, "offload": true, "vni": 7, "vlan_vni": { "10": 1010 }, "local": "198.51.100.1",
+    "remote": ["198.51.100.2"], "group": "239.1.1.1", "underlay_dev": "eth0", "dst_port": 4790, "src_port": "1-2",
+    "ttl": "inherit", "tos": "8", "df": "inherit", "udp_csum": false, "udp6_zero_csum_rx": true, "remote_check": true,
+    "bum_limit": 7, "gbp": true, "gbp_id": 8, "reserved": "drop", "option": ["0102:80:00001111"] }"#;
+
+const UPLINK: &str = r#"{ "name": "up0", "address": "198.51.100.1/30", "gateway": "198.51.100.2", "ifname": "vtep0",
+    "netns": "blue", "mac": "02:00:00:00:00:01", "mtu": 9000, "queues": 2, "offload": true }"#;
+
+const NEIGH: &str = r#"{ "ip": "2001:db8::7", "mac": "02:00:00:00:00:07", "bridge": "br0", "vlan": 10 }"#;
 
 fn with(mut object: Value, more: Value) -> Value {
     object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -192,11 +203,12 @@ fn with(mut object: Value, more: Value) -> Value {
 /// A call of every method with every parameter.
 fn calls() -> BTreeMap<&'static str, Value> {
     let port: Value = serde_json::from_str(PORT).unwrap();
-    let bridge = json!({ "name": "br0", "ageing": "300s", "fdb_limit": 10 });
+    let bridge = json!({ "name": "br0", "ageing": "300s", "fdb_limit": 10, "neigh_snoop": true });
     let name = json!({ "name": "x" });
     let interval = json!({ "interval_ms": 1000 });
     let entry = json!({ "mac": "02:00:00:00:00:07", "bridge": "br0", "vlan": 10 });
     let some = json!({ "bridge": "br0", "port": "vm1", "vlan": 10 });
+    let remote = json!({ "port": "vm1", "remote": "198.51.100.2" });
     BTreeMap::from([
         ("Status", interval.clone()),
         ("BridgeAdd", bridge.clone()),
@@ -208,10 +220,19 @@ fn calls() -> BTreeMap<&'static str, Value> {
         ("PortDel", name.clone()),
         ("PortList", interval.clone()),
         ("PortShow", name),
-        ("FdbAdd", with(entry.clone(), json!({ "port": "vm1", "sticky": true }))),
+        ("FdbAdd", with(entry.clone(), json!({ "port": "vm1", "remote": "198.51.100.2", "sticky": true }))),
         ("FdbDel", entry),
         ("FdbList", with(some.clone(), json!({ "cursor": 5, "limit": 6 }))),
         ("FdbFlush", some),
+        ("RemoteAdd", remote.clone()),
+        ("RemoteDel", remote),
+        ("RemoteList", json!({ "port": "vm1" })),
+        ("NeighAdd", serde_json::from_str(NEIGH).unwrap()),
+        ("NeighDel", json!({ "ip": "198.51.100.7", "bridge": "br0", "vlan": 10 })),
+        ("NeighList", json!({ "bridge": "br0" })),
+        ("UplinkAdd", serde_json::from_str(UPLINK).unwrap()),
+        ("UplinkDel", json!({ "name": "up0" })),
+        ("UplinkList", json!({})),
         ("Apply", json!({ "topology": "", "dry_run": true, "prune": true })),
         ("Export", json!({})),
         ("Diff", json!({ "topology": "" })),
@@ -255,11 +276,15 @@ fn every_request_is_a_method_with_the_same_parameters() {
 fn views() -> Vec<(&'static str, Reply)> {
     let traffic = Traffic { frames: 1, bytes: 64 };
     let on = OnOff(true);
+    // The keys of a tunnel under the names of a view, and what the daemon adds.
+    let mut tunnel: Value = serde_json::from_str(PORT).unwrap();
+    tunnel["remotes"] = tunnel["remote"].clone();
+    tunnel = with(tunnel, json!({ "inner_mtu": 1450, "path": "uplink up0" }));
     let port = PortView {
         name: "vm1".parse().unwrap(),
         bridge: "br0".parse().unwrap(),
         kind: PortType::Tap,
-        ifname: "eth0".to_owned(),
+        ifname: Some("eth0".to_owned()),
         netns: Some("blue".parse().unwrap()),
         mac: Some("02:00:00:00:00:01".parse().unwrap()),
         mtu: 1500,
@@ -269,7 +294,7 @@ fn views() -> Vec<(&'static str, Reply)> {
         reason: Some("its interface is gone".to_owned()),
         queues: 2,
         offload: vec!["csum".to_owned()],
-        persist: on,
+        persist: Some(on),
         access: Some(10.try_into().unwrap()),
         trunk: Some("10-20".parse().unwrap()),
         native: Some(10.try_into().unwrap()),
@@ -284,6 +309,7 @@ fn views() -> Vec<(&'static str, Reply)> {
         mac_limit: 5,
         storm_limit: 6,
         secure: Some("mac=02:00:00:00:00:01".parse().unwrap()),
+        tunnel: serde_json::from_value(tunnel).unwrap(),
         macs: 1,
         rx: traffic,
         tx: traffic,
@@ -297,7 +323,13 @@ fn views() -> Vec<(&'static str, Reply)> {
         changes: some(),
     };
     let plan = Reply::Plan(Plan {
-        steps: vec![step("+", "bridge"), step("~", "port"), step("-", "fdb")],
+        steps: vec![
+            step("+", "bridge"),
+            step("~", "port"),
+            step("-", "fdb"),
+            step("-", "uplink"),
+            step("~", "neigh"),
+        ],
         applied: true,
     });
     let entry = FdbView {
@@ -313,8 +345,13 @@ fn views() -> Vec<(&'static str, Reply)> {
     let topology = Topology {
         bridge: vec![BridgeSpec {
             name: "br0".parse().unwrap(),
-            options: serde_json::from_value(json!({ "ageing": "300s", "fdb_limit": 10 })).unwrap(),
+            options: serde_json::from_value(
+                json!({ "ageing": "300s", "fdb_limit": 10, "neigh_snoop": true }),
+            )
+            .unwrap(),
         }],
+        uplink: vec![serde_json::from_str::<UplinkSpec>(UPLINK).unwrap()],
+        neigh: vec![serde_json::from_str::<NeighSpec>(NEIGH).unwrap()],
         port: vec![PortSpec {
             name: "vm1".parse().unwrap(),
             bridge: "br0".parse().unwrap(),
@@ -325,6 +362,7 @@ fn views() -> Vec<(&'static str, Reply)> {
             bridge: "br0".parse().unwrap(),
             vlan: 10,
             port: "vm1".parse().unwrap(),
+            remote: Some("198.51.100.2".parse().unwrap()),
             sticky: true,
         }],
     };
@@ -339,6 +377,8 @@ fn views() -> Vec<(&'static str, Reply)> {
         name: "br0".parse().unwrap(),
         ageing: Seconds(300),
         fdb_limit: 10,
+        neigh_snoop: on,
+        neighbours: 1,
         ports: 1,
         fdb: FdbCounts::default(),
     };
@@ -352,11 +392,42 @@ fn views() -> Vec<(&'static str, Reply)> {
             vlan: 10,
             tagged: true,
             remote: Some("198.51.100.2".parse().unwrap()),
-            vni: Some(1010),
+            vni: Some(1010.try_into().unwrap()),
         }],
     };
-    let drops = DropView {
+    let remote = RemoteView {
         port: "vm1".parse().unwrap(),
+        remote: "198.51.100.2".parse().unwrap(),
+        path_mtu: Some(1500),
+        learned: Some(3),
+    };
+    let neighbour = NeighView {
+        bridge: "br0".parse().unwrap(),
+        vlan: 10,
+        ip: "198.51.100.7".parse().unwrap(),
+        mac: "02:00:00:00:00:07".parse().unwrap(),
+        kind: "snooped".to_owned(),
+        age_s: 5,
+    };
+    let uplink = UplinkView {
+        name: "up0".parse().unwrap(),
+        address: "198.51.100.1/30".parse().unwrap(),
+        gateway: Some("198.51.100.2".parse().unwrap()),
+        ifname: "vtep0".to_owned(),
+        netns: Some("blue".parse().unwrap()),
+        mac: Some("02:00:00:00:00:01".parse().unwrap()),
+        mtu: 1500,
+        oper: "down".to_owned(),
+        reason: Some("its interface is gone".to_owned()),
+        queues: 2,
+        offload: some(),
+        rx: traffic,
+        tx: traffic,
+        drops: BTreeMap::from([("runt".to_owned(), 1)]),
+    };
+    let drops = DropView {
+        port: Some("vm1".parse().unwrap()),
+        vtep: Some("vxlan 198.51.100.1:4789".to_owned()),
         reason: "runt".to_owned(),
         frames: 1,
         what: "w".to_owned(),
@@ -377,6 +448,15 @@ fn views() -> Vec<(&'static str, Reply)> {
         ("FdbDel", changed()),
         ("FdbList", Reply::Fdb { entries: vec![entry], next: Some(5) }),
         ("FdbFlush", Reply::Flushed { flushed: 3 }),
+        ("RemoteAdd", changed()),
+        ("RemoteDel", changed()),
+        ("RemoteList", Reply::Remotes { remotes: vec![remote] }),
+        ("NeighAdd", changed()),
+        ("NeighDel", changed()),
+        ("NeighList", Reply::Neighbours { neighbours: vec![neighbour] }),
+        ("UplinkAdd", changed()),
+        ("UplinkDel", changed()),
+        ("UplinkList", Reply::Uplinks { uplinks: vec![uplink] }),
         ("Apply", plan.clone()),
         ("Export", Reply::Exported { topology: String::new(), config: topology }),
         ("Diff", plan),

@@ -11,7 +11,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 use super::{INTERFACE, Refusal, Request, hex};
-use crate::config::{BridgeOptions, BridgeSpec, FdbSpec, PortOptions, PortSpec};
+use crate::config::{
+    BridgeOptions, BridgeSpec, FdbSpec, NeighSpec, PortOptions, PortSpec, UplinkOptions, UplinkSpec,
+};
 
 /// The shortest interval at which a stream repeats.
 pub const MIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -79,7 +81,7 @@ macro_rules! methods {
 
 methods! {
     Status BridgeAdd BridgeSet BridgeDel BridgeList PortAdd PortSet PortDel PortList PortShow FdbAdd FdbDel FdbList
-    FdbFlush Apply Export Diff Stats Drops Trace
+    FdbFlush RemoteAdd RemoteDel RemoteList NeighAdd NeighDel NeighList UplinkAdd UplinkDel UplinkList Apply Export Diff Stats Drops Trace
 }
 
 impl Request {
@@ -116,6 +118,7 @@ impl Request {
                 bridge: p.required("bridge")?,
                 vlan: p.optional("vlan")?.unwrap_or_default(),
                 port: p.required("port")?,
+                remote: p.optional("remote")?,
                 sticky: p.optional("sticky")?.unwrap_or_default(),
             }),
             "FdbDel" => Self::FdbDel {
@@ -135,6 +138,28 @@ impl Request {
                 port: p.optional("port")?,
                 vlan: p.optional("vlan")?,
             },
+            "RemoteAdd" => Self::RemoteAdd { port: p.required("port")?, remote: p.required("remote")? },
+            "RemoteDel" => Self::RemoteDel { port: p.required("port")?, remote: p.required("remote")? },
+            "RemoteList" => Self::RemoteList { port: p.required("port")? },
+            "NeighAdd" => Self::NeighAdd(NeighSpec {
+                ip: p.required("ip")?,
+                mac: p.required("mac")?,
+                bridge: p.required("bridge")?,
+                vlan: p.optional("vlan")?.unwrap_or_default(),
+            }),
+            "NeighDel" => Self::NeighDel {
+                ip: p.required("ip")?,
+                bridge: p.required("bridge")?,
+                vlan: p.optional("vlan")?.unwrap_or_default(),
+            },
+            "NeighList" => Self::NeighList { bridge: p.optional("bridge")? },
+            "UplinkAdd" => Self::UplinkAdd(Box::new(UplinkSpec {
+                name: p.required("name")?,
+                address: p.required("address")?,
+                options: p.rest::<UplinkOptions>()?,
+            })),
+            "UplinkDel" => Self::UplinkDel { name: p.required("name")? },
+            "UplinkList" => Self::UplinkList,
             "Apply" => Self::Apply {
                 topology: p.required("topology")?,
                 dry_run: p.optional("dry_run")?.unwrap_or_default(),
@@ -159,7 +184,7 @@ impl Request {
     /// Its parameters as [`Request::from_varlink`] reads them.
     pub fn parameters(&self) -> Value {
         let all = match self {
-            Self::Status | Self::BridgeList | Self::PortList | Self::Export => json!({}),
+            Self::Status | Self::BridgeList | Self::PortList | Self::UplinkList | Self::Export => json!({}),
             Self::BridgeAdd(spec) | Self::BridgeSet(spec) => json!(spec),
             Self::BridgeDel { name } => json!({ "name": name }),
             Self::PortAdd(spec) => json!(spec),
@@ -178,6 +203,15 @@ impl Request {
                 json!({ "bridge": bridge, "port": port, "vlan": vlan, "cursor": cursor, "limit": limit })
             }
             Self::FdbFlush { bridge, port, vlan } => json!({ "bridge": bridge, "port": port, "vlan": vlan }),
+            Self::RemoteAdd { port, remote } | Self::RemoteDel { port, remote } => {
+                json!({ "port": port, "remote": remote })
+            }
+            Self::RemoteList { port } => json!({ "port": port }),
+            Self::NeighAdd(spec) => json!(spec),
+            Self::NeighDel { ip, bridge, vlan } => json!({ "ip": ip, "bridge": bridge, "vlan": vlan }),
+            Self::NeighList { bridge } => json!({ "bridge": bridge }),
+            Self::UplinkAdd(spec) => json!(spec),
+            Self::UplinkDel { name } => json!({ "name": name }),
             Self::Apply { topology, dry_run, prune } => {
                 json!({ "topology": topology, "dry_run": dry_run, "prune": prune })
             }

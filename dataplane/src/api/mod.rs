@@ -6,6 +6,7 @@
 
 mod call;
 pub mod hex;
+mod overlay;
 mod plan;
 
 use std::{collections::BTreeMap, net::IpAddr};
@@ -13,13 +14,16 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use self::call::{Call, CallError, MIN_INTERVAL};
+pub use self::{
+    call::{Call, CallError, MIN_INTERVAL},
+    overlay::{NeighView, RemoteView, TunnelView, UplinkView},
+};
 use crate::{
     config::{
-        AdminState, BridgeName, BridgeSpec, FdbSpec, Mistake, Netns, OnOff, PortName, PortOptions, PortSpec,
-        PortType, Seconds, Secure, Topology, VlanList,
+        AdminState, BridgeName, BridgeSpec, FdbSpec, Mistake, NeighSpec, Netns, OnOff, PortName, PortOptions,
+        PortSpec, PortType, Seconds, Secure, Topology, UplinkSpec, VlanList,
     },
-    wire::{MacAddr, Vid},
+    wire::{MacAddr, Vid, Vni},
 };
 
 /// Changes when a client of the version before would misunderstand.
@@ -70,6 +74,24 @@ pub enum Request {
     },
     /// Forget learned entries.
     FdbFlush { bridge: Option<BridgeName>, port: Option<PortName>, vlan: Option<u16> },
+    /// Add another end to a tunnel; nothing happens where it is there.
+    RemoteAdd { port: PortName, remote: IpAddr },
+    /// Take another end from a tunnel.
+    RemoteDel { port: PortName, remote: IpAddr },
+    /// The other ends of a tunnel.
+    RemoteList { port: PortName },
+    /// Answer for a neighbour; nothing happens where it is known with the same address.
+    NeighAdd(NeighSpec),
+    /// Forget a neighbour of either kind.
+    NeighDel { ip: IpAddr, bridge: BridgeName, vlan: u16 },
+    /// Neighbours of one or all bridges.
+    NeighList { bridge: Option<BridgeName> },
+    /// Make an uplink; nothing happens where it exists with the same settings.
+    UplinkAdd(Box<UplinkSpec>),
+    /// Delete an uplink that no tunnel goes by.
+    UplinkDel { name: PortName },
+    /// All uplinks.
+    UplinkList,
     /// Make what runs equal to a topology file: all of it or nothing.
     Apply { topology: String, dry_run: bool, prune: bool },
     /// What runs, as a topology file.
@@ -111,6 +133,15 @@ pub enum Reply {
     },
     Flushed {
         flushed: u64,
+    },
+    Remotes {
+        remotes: Vec<RemoteView>,
+    },
+    Neighbours {
+        neighbours: Vec<NeighView>,
+    },
+    Uplinks {
+        uplinks: Vec<UplinkView>,
     },
     Plan(Plan),
     Exported {
@@ -219,6 +250,9 @@ pub struct BridgeView {
     pub name: BridgeName,
     pub ageing: Seconds,
     pub fdb_limit: u32,
+    pub neigh_snoop: OnOff,
+    /// Neighbours that it answers for.
+    pub neighbours: usize,
     pub ports: usize,
     pub fdb: FdbCounts,
 }
@@ -249,7 +283,9 @@ pub struct PortView {
     pub bridge: BridgeName,
     #[serde(rename = "type")]
     pub kind: PortType,
-    pub ifname: String,
+    /// None of a tunnel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ifname: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<Netns>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -266,7 +302,8 @@ pub struct PortView {
     pub queues: u16,
     /// What was negotiated with the kernel: `vnet_hdr`, `csum`, `tso4`, …; empty without offload.
     pub offload: Vec<String>,
-    pub persist: OnOff,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persist: Option<OnOff>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access: Option<Vid>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -286,6 +323,9 @@ pub struct PortView {
     pub storm_limit: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secure: Option<Secure>,
+    /// What a tunnel has beside that; nothing of another port.
+    #[serde(flatten)]
+    pub tunnel: TunnelView,
     /// Learned addresses.
     pub macs: u64,
     pub rx: Traffic,
@@ -317,48 +357,6 @@ pub struct FdbView {
     pub age_s: u32,
 }
 
-/// A neighbour that a bridge answers for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub struct NeighView {
-    pub bridge: BridgeName,
-    pub vlan: u16,
-    pub ip: IpAddr,
-    pub mac: MacAddr,
-    /// `static` or `snooped`.
-    pub kind: String,
-    /// Seconds since the neighbour was last heard of, or entered.
-    pub age_s: u32,
-}
-
-/// An uplink as it runs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub struct UplinkView {
-    pub name: PortName,
-    pub address: IpNet,
-    /// None where the prefix has no other address.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gateway: Option<IpAddr>,
-    pub ifname: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub netns: Option<Netns>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mac: Option<MacAddr>,
-    pub mtu: u32,
-    /// `up` or `down`.
-    pub oper: String,
-    /// Why it is down.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    pub queues: u16,
-    /// What was negotiated with the kernel; empty without offload.
-    pub offload: Vec<String>,
-    pub rx: Traffic,
-    pub tx: Traffic,
-    pub drops: BTreeMap<String, u64>,
-}
-
 /// Counters of a port.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -374,7 +372,12 @@ pub struct PortStatsView {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct DropView {
-    pub port: PortName,
+    /// None where the frames could not be given to a port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<PortName>,
+    /// The tunnel end that they came to then: `vxlan 198.51.100.1:4789`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vtep: Option<String>,
     pub reason: String,
     pub frames: u64,
     /// What happened.
@@ -397,9 +400,9 @@ pub struct Plan {
 pub struct PlanStep {
     /// `+` add, `~` change, `-` remove.
     pub op: String,
-    /// `bridge`, `port` or `fdb`.
+    /// `bridge`, `uplink`, `port`, `fdb` or `neigh`.
     pub kind: String,
-    /// Its name; of an FDB entry bridge, VLAN and address.
+    /// Its name; of an FDB entry and a neighbour bridge, VLAN and address.
     pub name: String,
     /// What changes, as `key: old -> new`.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
@@ -438,5 +441,5 @@ pub struct TraceOutput {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub vni: Option<u32>,
+    pub vni: Option<Vni>,
 }

@@ -3,7 +3,7 @@
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use super::*;
-use crate::wire::{MacAddr, Vid};
+use crate::wire::{MacAddr, Vid, Vni};
 
 /// Pieces of topology files, whole and broken.
 pub(super) const PIECES: &[&str] = &[
@@ -25,6 +25,13 @@ pub(super) const PIECES: &[&str] = &[
     "address = \"198.51.100.1/24\"\n",
     "gateway = \"198.51.100.2\"\n",
     "ip = \"198.51.100.2\"\n",
+    "type = \"vxlan\"\n",
+    "vni = 7\n",
+    "vlan_vni = { 10 = 1010 }\n",
+    "[port.vlan_vni]\n",
+    "20 = 2020\n",
+    "local = \"198.51.100.1\"\n",
+    "remote = \"198.51.100.2\"\n",
     "mtu = 1\n",
     "mtu =",
     "trunk = [1, \n",
@@ -86,8 +93,109 @@ fn vlans() -> impl Strategy<Value = PortOptions> {
     ]
 }
 
-/// The options of a port whose interface has the port's name.
+/// The options of a port of any type.
 pub(super) fn port_options() -> impl Strategy<Value = PortOptions> {
+    (any::<bool>(), tap_options(), tunnel_keys()).prop_map(|(tap, options, tunnel)| {
+        if tap {
+            return options;
+        }
+        // What all ports have, and with VLANs of its own no VLAN flags.
+        let vlans = if tunnel.vlan_vni.is_empty() { options.clone() } else { PortOptions::default() };
+        PortOptions {
+            access: vlans.access,
+            trunk: vlans.trunk,
+            native: vlans.native,
+            qinq: vlans.qinq,
+            learning: options.learning,
+            flood: options.flood,
+            hairpin: options.hairpin,
+            isolated: options.isolated,
+            mac_limit: options.mac_limit,
+            mtu: options.mtu,
+            admin: options.admin,
+            secure: options.secure,
+            netns: options.netns,
+            ..tunnel
+        }
+    })
+}
+
+/// The keys of a tunnel that other ports have not.
+fn tunnel_keys() -> impl Strategy<Value = PortOptions> {
+    let networks = prop_oneof![
+        Just((Some(7), vec![])),
+        Just((None, vec![(10, 1010), (20, 2020)])),
+        Just((Some(7), vec![(20, 1010), (10, 2020)])),
+    ];
+    let inherit = || option::of(parsed(&["inherit", "1", "255"]));
+    let outer = (
+        option::of(parsed(&["1-65535", "5000-5015"])),
+        inherit(),
+        inherit(),
+        option::of(select(&[Df::Set, Df::Unset, Df::Inherit][..])),
+        on_off(),
+        on_off(),
+        on_off(),
+        option::of(any::<u32>()),
+    );
+    let ends = (
+        parsed(&["198.51.0.1", "198.51.1.1", "198.51.2.1"]),
+        vec(parsed(&["203.0.113.1", "203.0.113.2", "203.0.113.3"]), 0..4),
+        any::<bool>(),
+        any::<bool>(),
+    );
+    let vxlan = (option::of(any::<u16>()), option::of(select(&[Reserved::Ignore, Reserved::Drop][..])));
+    let geneve = vec(parsed(&["0102:80:00001111", "ffff:01:"]), 0..3);
+    (networks, outer, ends, any::<bool>(), vxlan, geneve).prop_map(
+        |((vni, vlans), outer, (local, remote, group, odd_port), is_vxlan, (gbp_id, reserved), option)| {
+            let (src_port, ttl, tos, df, udp_csum, udp6_zero_csum_rx, remote_check, bum_limit) = outer;
+            let common = PortOptions {
+                vni: vni.and_then(Vni::new),
+                vlan_vni: vlan_vni(vlans),
+                local: Some(local),
+                group: group.then(|| "239.1.1.1".parse().unwrap()),
+                underlay_dev: group.then(|| "eth0".to_owned()),
+                remote: if group { Vec::new() } else { remote },
+                src_port,
+                ttl,
+                tos,
+                df,
+                udp_csum,
+                udp6_zero_csum_rx,
+                remote_check,
+                bum_limit,
+                ..PortOptions::default()
+            };
+            if is_vxlan {
+                let (kind, dst_port) = (Some(PortType::Vxlan), odd_port.then_some(4790));
+                let gbp = gbp_id.map(|_| OnOff(true));
+                PortOptions { kind, dst_port, gbp, gbp_id, reserved, ..common }
+            } else {
+                let (kind, dst_port) = (Some(PortType::Geneve), odd_port.then_some(6081));
+                PortOptions { kind, dst_port, option, ..common }
+            }
+        },
+    )
+}
+
+fn vlan_vni(all: impl IntoIterator<Item = (u16, u32)>) -> VlanVni {
+    let mut map = VlanVni::default();
+    for (vlan, vni) in all {
+        map.insert(Vid::new(vlan).unwrap(), Vni::new(vni).unwrap()).unwrap();
+    }
+    map
+}
+
+/// The same tunnel with networks that no tunnel of another number has.
+fn numbered(mut options: PortOptions, number: u32) -> PortOptions {
+    options.vni = options.vni.and_then(|vni| Vni::new(10 * vni.get() + number));
+    let own = options.vlan_vni.iter().map(|(vlan, vni)| (vlan.get(), 10 * vni.get() + number));
+    options.vlan_vni = vlan_vni(own);
+    options
+}
+
+/// The options of a port whose interface has the port's name.
+fn tap_options() -> impl Strategy<Value = PortOptions> {
     let policy = (on_off(), on_off(), on_off(), on_off(), on_off(), on_off(), on_off());
     let numbers = (
         option::of(any::<u32>()),
@@ -155,12 +263,12 @@ fn ports(bridges: Vec<BridgeSpec>) -> BoxedStrategy<(Vec<BridgeSpec>, Vec<PortSp
     }
     let port = (0..bridges.len(), port_options());
     let ports = proptest::collection::hash_map(0..5u8, port, 0..5);
-    ports
-        .prop_map(move |all| {
+    (ports, 0..5u32)
+        .prop_map(move |(all, first)| {
             let port = |(n, (bridge, options)): (u8, (usize, PortOptions))| PortSpec {
                 name: format!("vm{n}").parse().unwrap(),
                 bridge: bridges[bridge].name.clone(),
-                options,
+                options: numbered(options, (first + u32::from(n)) % 5),
             };
             let ports = all.into_iter().map(port).collect();
             (bridges.clone(), ports)
@@ -208,14 +316,16 @@ pub(super) fn topology() -> impl Strategy<Value = Topology> {
         if port.is_empty() {
             return Just(Topology { bridge, port, ..Topology::default() }).boxed();
         }
-        let entry = (mac(), select(&[0u16, 10, 4094][..]), 0..port.len(), any::<bool>());
+        let remote = option::of(parsed(&["203.0.113.1", "203.0.113.2"]));
+        let entry = (mac(), select(&[0u16, 10, 4094][..]), 0..port.len(), remote, any::<bool>());
         vec(entry, 0..5)
             .prop_map(move |all| {
                 let mut fdb: Vec<FdbSpec> = Vec::new();
-                for (mac, vlan, owner, sticky) in all {
+                for (mac, vlan, owner, remote, sticky) in all {
                     let owner = &port[owner];
-                    let entry =
-                        FdbSpec { mac, bridge: owner.bridge.clone(), vlan, port: owner.name.clone(), sticky };
+                    let remote = remote.filter(|_| owner.options.kind_or_default().is_tunnel());
+                    let (bridge, port) = (owner.bridge.clone(), owner.name.clone());
+                    let entry = FdbSpec { mac, bridge, vlan, port, remote, sticky };
                     if fdb.iter().all(|other| other.key() != entry.key()) {
                         fdb.push(entry);
                     }

@@ -3,6 +3,8 @@
 //! Each problem names the key, the value and what is allowed.
 //! Only what can be seen from one object alone is checked here; names that must exist are checked where all objects are known.
 
+mod tunnel;
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     ops::RangeInclusive,
@@ -31,6 +33,7 @@ const VLAN_KEYS: [&str; 3] = ["access", "native", "qinq"];
 pub(super) fn limit(key: &str) -> Option<RangeInclusive<u32>> {
     Some(match key {
         "mtu" => MIN_MTU..=MAX_TAP_MTU,
+        "dst_port" => 1..=u32::from(u16::MAX),
         "queues" => 1..=u32::from(MAX_TAP_QUEUES),
         "fdb_limit" => 1..=MAX_FDB_LIMIT,
         "ageing" => 0..=MAX_AGEING,
@@ -127,8 +130,10 @@ impl PortSpec {
 
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems = self.vlan_problems();
+        problems.extend(self.type_problems());
         match self.options.kind_or_default() {
             PortType::Tap => problems.extend(self.tap_problems()),
+            PortType::Vxlan | PortType::Geneve => problems.extend(self.tunnel_problems()),
         }
         let secure = self.options.secure.as_ref();
         problems.extend(secure.and_then(|secure| no_station("secure", secure.mac)));
@@ -201,6 +206,7 @@ impl FdbSpec {
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems: Vec<Problem> = out_of_range("vlan", Some(self.vlan.into())).into_iter().collect();
         problems.extend(no_station("mac", self.mac));
+        problems.extend(self.remote_problem());
         problems
     }
 }
@@ -441,7 +447,8 @@ mod tests {
             keys_of::<crate::config::keys::FdbOptions>(),
         ]
         .concat();
-        let limited = ["mtu", "queues", "fdb_limit", "ageing", "vlan", "access", "native", "qinq"];
+        let limited =
+            ["mtu", "queues", "dst_port", "fdb_limit", "ageing", "vlan", "access", "native", "qinq"];
         assert!(limited.iter().all(|k| keys.contains(k) && limit(k).is_some()));
     }
 }

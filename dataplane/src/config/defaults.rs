@@ -9,13 +9,21 @@ use ipnet::IpNet;
 use super::{
     check::MAX_TAP_QUEUES,
     spec::{BridgeOptions, PortOptions, PortSpec, PortType, UplinkOptions, UplinkSpec},
+    tunnel::{Df, Inherit, PortRange, Reserved},
     words::{AdminState, OnOff, Seconds},
 };
+use crate::wire::{geneve, vxlan};
 
 /// How long a learned address is kept without being heard of, where nothing else is said (802.1Q-2018 table 8-6).
 pub const DEFAULT_AGEING: Seconds = Seconds(300);
 /// Entries a bridge's FDB holds where nothing else is said.
 pub const DEFAULT_FDB_LIMIT: u32 = 65_536;
+/// The source ports of a tunnel where nothing else is said: "the UDP source port number be in the dynamic/private port
+/// range 49152-65535" (RFC 7348 section 5).
+pub const DEFAULT_SRC_PORT: PortRange = match PortRange::new(49_152, 65_535) {
+    Some(range) => range,
+    None => unreachable!(),
+};
 /// The MTU of an interface where nothing else is said (`ETH_DATA_LEN`).
 pub const DEFAULT_MTU: u32 = 1500;
 
@@ -61,10 +69,61 @@ defaults! { PortOptions:
     locked locked_or_default: OnOff = OnOff(false);
     mac_limit mac_limit_or_default: u32 = 0;
     storm_limit storm_limit_or_default: u32 = 0;
-    mtu mtu_or_default: u32 = DEFAULT_MTU;
     admin admin_or_default: AdminState = AdminState::Up;
-    persist persist_or_default: OnOff = OnOff(false);
-    offload offload_or_default: OnOff = OnOff(true);
+}
+
+/// The settings that ports of some types have, with what is in force where nothing is said.
+macro_rules! defaults_of_types {
+    ($($field:ident $accessor:ident $of:ident: $type:ty = $default:expr;)*) => {
+        impl PortOptions {
+            $(
+                #[doc = concat!("What is in force for `", stringify!($field), "`, of a port that has it.")]
+                pub fn $accessor(&self) -> $type {
+                    self.$field.unwrap_or($default)
+                }
+            )*
+
+            /// Adds what is in force of the settings that a port of its type has.
+            fn with_defaults_of_type(mut self) -> Self {
+                $(
+                    if self.kind_or_default().$of() {
+                        self.$field = Some(self.$accessor());
+                    }
+                )*
+                self
+            }
+        }
+    };
+}
+
+defaults_of_types! {
+    mtu mtu_or_default is_tap: u32 = DEFAULT_MTU;
+    persist persist_or_default is_tap: OnOff = OnOff(false);
+    offload offload_or_default is_tap: OnOff = OnOff(true);
+    src_port src_port_or_default is_tunnel: PortRange = DEFAULT_SRC_PORT;
+    ttl ttl_or_default is_tunnel: Inherit<u8> = Inherit::Fixed(64);
+    tos tos_or_default is_tunnel: Inherit<u8> = Inherit::Fixed(0);
+    df df_or_default is_tunnel: Df = Df::Unset;
+    udp_csum udp_csum_or_default is_tunnel: OnOff = OnOff(true);
+    udp6_zero_csum_rx udp6_zero_csum_rx_or_default is_tunnel: OnOff = OnOff(false);
+    bum_limit bum_limit_or_default is_tunnel: u32 = 0;
+    gbp gbp_or_default is_vxlan: OnOff = OnOff(false);
+    reserved reserved_or_default is_vxlan: Reserved = Reserved::Ignore;
+}
+
+impl PortOptions {
+    /// The UDP port in force, of a tunnel; each type has its own.
+    pub fn dst_port_or_default(&self) -> u16 {
+        self.dst_port.unwrap_or(match self.kind_or_default() {
+            PortType::Geneve => geneve::PORT,
+            PortType::Tap | PortType::Vxlan => vxlan::PORT,
+        })
+    }
+
+    /// What is in force for `remote_check`, of a tunnel: who may send is learned, or it is known.
+    pub fn remote_check_or_default(&self) -> OnOff {
+        self.remote_check.unwrap_or(OnOff(!self.learning_or_default().0))
+    }
 }
 
 impl BridgeOptions {
@@ -87,11 +146,18 @@ impl PortSpec {
 
     /// Every setting in force, lists in ascending order: what has no default and was not given stays away.
     pub fn effective(&self, workers: u16) -> PortOptions {
-        let mut all = self.options.with_defaults();
-        all.ifname = Some(self.ifname_or_default().to_owned());
-        all.queues = Some(self.queues_or_default(workers));
+        let mut all = self.options.with_defaults().with_defaults_of_type();
+        if all.kind_or_default().is_tunnel() {
+            all.dst_port = Some(all.dst_port_or_default());
+            all.remote_check = Some(all.remote_check_or_default());
+        } else {
+            all.ifname = Some(self.ifname_or_default().to_owned());
+            all.queues = Some(self.queues_or_default(workers));
+        }
         all.address.sort_unstable();
         all.address.dedup();
+        all.remote.sort_unstable();
+        all.remote.dedup();
         if let Some(secure) = &mut all.secure {
             secure.ip.sort_unstable();
             secure.ip.dedup();
@@ -150,6 +216,48 @@ mod tests {
         assert_eq!((spec.queues_or_default(0), spec.queues_or_default(1000)), (1, 256));
         spec.options = all.clone();
         assert_eq!(spec.effective(7), all, "effective settings are their own effective settings");
+    }
+
+    #[test]
+    fn a_tunnel_has_the_defaults_of_its_type_and_none_of_an_interface() {
+        let effective = |kind: &str, more: &str| {
+            let text = format!(
+                "name = \"x\"\nbridge = \"br0\"\ntype = \"{kind}\"\nvni = 7\nlocal = \"198.51.100.1\"\n{more}"
+            );
+            let spec: PortSpec = toml::from_str(&text).unwrap();
+            let all = spec.effective(2);
+            assert_eq!(PortSpec { options: all.clone(), ..spec }.effective(3), all, "{kind} {more}");
+            all
+        };
+        let all = effective("vxlan", "remote = [\"198.51.100.3\", \"198.51.100.2\", \"198.51.100.3\"]");
+        assert_eq!(
+            (all.dst_port, all.gbp, all.reserved),
+            (Some(4789), Some(OnOff(false)), Some(Reserved::Ignore))
+        );
+        assert_eq!(
+            all.remote.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["198.51.100.2", "198.51.100.3"]
+        );
+        assert_eq!(
+            (all.remote_check, all.mtu),
+            (Some(OnOff(false)), None),
+            "the underlay says what is too long"
+        );
+        assert!(
+            all.ifname.is_none() && all.queues.is_none() && all.persist.is_none() && all.offload.is_none()
+        );
+        let all = effective("geneve", "learning = false");
+        assert_eq!((all.dst_port, all.gbp, all.reserved), (Some(6081), None, None));
+        assert_eq!(all.remote_check, Some(OnOff(true)));
+        assert_eq!(
+            effective("geneve", "learning = false\nremote_check = false").remote_check,
+            Some(OnOff(false))
+        );
+        let tap: PortSpec = toml::from_str("name = \"x\"\nbridge = \"br0\"").unwrap();
+        let tap = tap.effective(2);
+        assert!(
+            tap.dst_port.is_none() && tap.ttl.is_none() && tap.remote_check.is_none() && tap.gbp.is_none()
+        );
     }
 
     #[test]

@@ -11,7 +11,19 @@ use toml::{Table, Value};
 use super::spec::{BridgeSpec, FdbSpec, NeighSpec, PortSpec, UplinkSpec};
 
 /// The keys whose change needs another interface or another place in the switch: the port is deleted and added again.
-pub(super) const IMMUTABLE: [&str; 7] = ["bridge", "type", "ifname", "netns", "queues", "persist", "offload"];
+pub(super) const IMMUTABLE: [&str; 11] = [
+    "bridge",
+    "type",
+    "ifname",
+    "netns",
+    "queues",
+    "persist",
+    "offload",
+    "local",
+    "dst_port",
+    "group",
+    "underlay_dev",
+];
 
 /// One key that has another value; prints as `key: old -> new`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +50,7 @@ impl Difference {
 
 /// The keys that are set, in the order of the fields.
 pub(super) fn table_of(options: &impl Serialize) -> Table {
-    // Cannot fail: the words serialize as text, booleans, arrays of text and numbers below 2^32.
+    // Cannot fail: the words serialize as text, booleans, arrays of text, numbers below 2^32 and tables of these.
     Table::try_from(options).unwrap_or_default()
 }
 
@@ -48,6 +60,9 @@ fn shown(value: Option<&Value>) -> String {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Boolean(on)) => if *on { "on" } else { "off" }.to_owned(),
         Some(Value::Array(all)) => all.iter().map(|v| shown(Some(v))).collect::<Vec<_>>().join(","),
+        Some(Value::Table(all)) => {
+            all.iter().map(|(key, v)| format!("{key}={}", shown(Some(v)))).collect::<Vec<_>>().join(",")
+        }
         Some(other) => other.to_string(),
     }
 }
@@ -214,6 +229,46 @@ mod tests {
                 "mtu: 1500 -> 9000",
                 "address: 198.51.100.1/30 -> 198.51.100.2/30"
             ]
+        );
+    }
+
+    #[test]
+    fn a_tunnel_changes_all_but_its_sockets_while_it_lives() {
+        let tunnel = "type = \"vxlan\"\nlocal = \"198.51.100.1\"\n";
+        let old = port(&format!("{tunnel}vlan_vni = {{ 20 = 7, 10 = 1010 }}\nremote = \"198.51.100.2\""));
+        let new = port(&format!(
+            "{tunnel}vni = 5\nremote = [\"198.51.100.3\", \"198.51.100.2\"]\nttl = \"inherit\"\nlearning = false"
+        ));
+        assert_eq!(
+            old.difference(&new, 1),
+            [
+                "learning: on -> off",
+                "vlan_vni: 10=1010,20=7 -> unset",
+                "remote: 198.51.100.2 -> 198.51.100.2,198.51.100.3",
+                "ttl: 64 -> inherit",
+                "remote_check: off -> on",
+                "vni: unset -> 5",
+            ]
+        );
+        assert_eq!(old.immutable_differences(&new, 1), [""; 0]);
+        let moved = port(
+            "type = \"vxlan\"\nlocal = \"198.51.100.9\"\ndst_port = 4790\nvni = 5\ngroup = \"239.1.1.1\"\nunderlay_dev = \"eth0\"",
+        );
+        assert_eq!(
+            new.immutable_differences(&moved, 1),
+            [
+                "local: 198.51.100.1 -> 198.51.100.9",
+                "dst_port: 4789 -> 4790",
+                "group: unset -> 239.1.1.1",
+                "underlay_dev: unset -> eth0",
+            ]
+        );
+        let written = port(&format!(
+            "{tunnel}vni = 5\nremote = \"198.51.100.2\"\ndst_port = 4789\nsrc_port = \"49152-65535\"\nttl = 64\ntos = 0\ndf = \"unset\"\nudp_csum = true\nudp6_zero_csum_rx = false\nremote_check = false\nbum_limit = 0\ngbp = false\nreserved = \"ignore\""
+        ));
+        assert_eq!(
+            port(&format!("{tunnel}vni = 5\nremote = \"198.51.100.2\"")).difference(&written, 1),
+            [""; 0]
         );
     }
 

@@ -16,6 +16,7 @@ mod plan;
 pub mod spec;
 mod syntax;
 pub mod topology;
+mod tunnel;
 mod vlans;
 pub mod words;
 
@@ -34,4 +35,5 @@ pub use spec::{
     BridgeOptions, BridgeSpec, FdbSpec, NeighSpec, PortOptions, PortSpec, PortType, UplinkOptions, UplinkSpec,
 };
 pub use topology::{Mistake, SourceLines, Topology};
+pub use tunnel::{Df, Inherit, PortRange, Reserved, VlanVni};
 pub use words::{AdminState, BridgeName, Netns, OnOff, PortName, Seconds, Secure, VlanList};

@@ -192,6 +192,7 @@ pub(super) fn parse(text: &str) -> Result<(Topology, SourceLines), Vec<Mistake>>
     parser.refuse_shared_names(&uplinks, &ports);
     parser.refuse_shared_addresses(&uplinks);
     parser.refuse_shared_interfaces(&uplinks, &ports);
+    parser.refuse_shared_networks(&ports);
     if sound.mistakes.is_empty() {
         parser.refuse_unknown_names(&bridges, &ports, &fdb, &neighs);
     }
@@ -375,7 +376,11 @@ impl Parser<'_> {
             let key = if options.ifname.is_some() { "ifname" } else { "name" };
             ("uplink", name, draft.spec.ifname_or_default(), &options.netns, draft.line_of(key))
         });
-        let ports = ports.iter().filter(|draft| draft.knows(&["name", "ifname", "netns"])).map(|draft| {
+        let has_one = |port: &&Draft<PortSpec>| {
+            port.knows(&["name", "type", "ifname", "netns"])
+                && !port.spec.options.kind_or_default().is_tunnel()
+        };
+        let ports = ports.iter().filter(has_one).map(|draft| {
             let PortSpec { name, options, .. } = &draft.spec;
             let key = if options.ifname.is_some() { "ifname" } else { "name" };
             ("port", name, draft.spec.ifname_or_default(), &options.netns, draft.line_of(key))
@@ -389,6 +394,23 @@ impl Parser<'_> {
                     format!("{kind} \"{name}\": interface \"{ifname}\" is that of {of} \"{owner}\"");
                 self.mistake(line, message);
             }
+        }
+    }
+
+    /// Two tunnels that take the same packets.
+    fn refuse_shared_networks(&mut self, ports: &[Draft<PortSpec>]) {
+        let keys = ["name", "type", "local", "dst_port", "netns", "vni", "vlan_vni"];
+        let mut before = BTreeMap::<_, Vec<&PortSpec>>::new();
+        for draft in ports.iter().filter(|draft| draft.knows(&keys)) {
+            let port = &draft.spec;
+            let Some(local) = port.options.local else { continue };
+            let others = before.entry((local, port.options.dst_port_or_default())).or_default();
+            if let Some(why) = others.iter().filter(|o| o.name != port.name).find_map(|o| port.clash(o)) {
+                let key = ["vni", "vlan_vni", "local"].into_iter().find(|key| draft.read.contains_key(*key));
+                let line = key.map_or(draft.line, |key| draft.line_of(key));
+                self.mistake(line, format!("port \"{}\": {why}", port.name));
+            }
+            others.push(port);
         }
     }
 
@@ -435,6 +457,11 @@ impl Parser<'_> {
                 continue;
             }
             let (name, bridge) = (&entry.spec.port, &entry.spec.bridge);
+            if let Some(port) = owners.get(name).filter(|port| port.knows(&["type", "local"]))
+                && let Some(why) = entry.spec.remote_at(&port.spec)
+            {
+                self.mistake(entry.line_of("remote"), format!("{label}: {why}"));
+            }
             let problem = match owners.get(name) {
                 None if all_ports => "is not in this file; add a [[port]] of that name".to_owned(),
                 Some(port)

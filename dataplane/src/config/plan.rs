@@ -113,6 +113,19 @@ fn uplinks<'a>(
     (gone, new)
 }
 
+/// Why a tunnel goes by another uplink than before, or by one that is another now.
+fn rerouted(before: Option<&UplinkSpec>, after: Option<&UplinkSpec>, workers: u16) -> Option<Difference> {
+    let name =
+        |uplink: Option<&UplinkSpec>| uplink.map_or_else(|| "unset".to_owned(), |u| u.name.to_string());
+    let mut difference = Difference { key: "uplink".to_owned(), old: name(before), new: name(after) };
+    if let (Some(before), Some(after)) = (before, after.filter(|_| difference.old == difference.new)) {
+        let changes = before.difference(after, workers);
+        difference.new += &format!(" with {}", changes.join(", "));
+        return (!changes.is_empty()).then_some(difference);
+    }
+    (difference.old != difference.new).then_some(difference)
+}
+
 /// The steps that take neighbours away, and those that change and make them.
 fn neighbours(running: &Topology, desired: &Topology, prune: bool) -> (Vec<Change>, Vec<Change>) {
     let key = |neigh: &NeighSpec| (neigh.bridge.clone(), neigh.vlan, neigh.ip);
@@ -131,7 +144,7 @@ fn neighbours(running: &Topology, desired: &Topology, prune: bool) -> (Vec<Chang
 /// What makes `running` equal to `desired` in a daemon of `workers` workers.
 ///
 /// Without `prune` what runs and is not wanted stays, save what a change of another object forbids: a static entry
-/// behind a port that moves to another bridge.
+/// behind a port that moves to another bridge. A tunnel is made again where the uplink that it goes by is another.
 pub fn plan(running: &Topology, desired: &Topology, prune: bool, workers: u16) -> Vec<Change> {
     let bridges: BTreeMap<_, _> = running.bridge.iter().map(|b| (&b.name, b)).collect();
     let wanted_bridges: BTreeMap<_, _> = desired.bridge.iter().map(|b| (&b.name, b)).collect();
@@ -143,20 +156,40 @@ pub fn plan(running: &Topology, desired: &Topology, prune: bool, workers: u16) -
 
     let (mut gone_uplinks, uplink_changes) = uplinks(running, desired, prune, workers);
     let (gone_neighbours, neighbour_changes) = neighbours(running, desired, prune);
+    // What a port will be: what is wanted of it, or without a wish what it is.
+    let future =
+        |name| wanted_ports.get(name).copied().or_else(|| ports.get(name).copied().filter(|_| !prune));
+    let stays = |uplink: &&UplinkSpec| {
+        !gone_uplinks.contains_key(&uplink.name) && desired.uplink.iter().all(|u| u.name != uplink.name)
+    };
+    let uplinks_to_be: Vec<_> = running.uplink.iter().filter(stays).chain(&desired.uplink).collect();
+
     let mut gone_ports = BTreeMap::new();
-    let mut port_changes = Vec::new();
     for port in &running.port {
-        match wanted_ports.get(&port.name) {
-            None if prune => drop(gone_ports.insert(&port.name, Vec::new())),
-            None => {}
-            Some(wanted) => {
-                let differences = port.differences(wanted, workers);
-                if differences.iter().any(Difference::is_immutable) {
-                    gone_ports.insert(&port.name, differences);
-                }
-            }
+        let Some(wanted) = future(&port.name) else {
+            gone_ports.insert(&port.name, Vec::new());
+            continue;
+        };
+        let mut differences = port.differences(wanted, workers);
+        let before = running.uplink.iter().find(|u| port.uses(u));
+        let after = uplinks_to_be.iter().copied().find(|u| wanted.uses(u));
+        let rerouted = rerouted(before, after, workers);
+        if rerouted.is_some() || differences.iter().any(Difference::is_immutable) {
+            differences.extend(rerouted);
+            gone_ports.insert(&port.name, differences);
         }
     }
+    // A tunnel cannot take a network that another still has, so it takes it anew, when all have let go of theirs.
+    for port in &running.port {
+        let Some(wanted) = future(&port.name).filter(|_| !gone_ports.contains_key(&port.name)) else {
+            continue;
+        };
+        let others = running.port.iter().filter(|o| o.name != port.name && !gone_ports.contains_key(&o.name));
+        if wanted != port && others.into_iter().any(|other| wanted.clash(other).is_some()) {
+            gone_ports.insert(&port.name, port.differences(wanted, workers));
+        }
+    }
+    let (mut port_changes, mut new_ports) = (Vec::new(), Vec::new());
     for wanted in &desired.port {
         match ports.get(&wanted.name) {
             Some(port) if !gone_ports.contains_key(&port.name) => {
@@ -166,9 +199,17 @@ pub fn plan(running: &Topology, desired: &Topology, prune: bool, workers: u16) -
                     port_changes.push(Change::SetPort { old, new, differences });
                 }
             }
-            _ => port_changes.push(Change::AddPort(Box::new(wanted.clone()))),
+            _ => new_ports.push(Change::AddPort(Box::new(wanted.clone()))),
         }
     }
+    for port in running
+        .port
+        .iter()
+        .filter(|p| gone_ports.contains_key(&p.name) && !wanted_ports.contains_key(&p.name))
+    {
+        new_ports.extend(future(&port.name).map(|port| Change::AddPort(Box::new(port.clone()))));
+    }
+    port_changes.extend(new_ports);
 
     let mut plan = gone_neighbours;
     let mut entry_changes = Vec::new();
@@ -177,7 +218,7 @@ pub fn plan(running: &Topology, desired: &Topology, prune: bool, workers: u16) -
         if gone_ports.contains_key(&entry.port) {
             plan.push(Change::DelFdb(entry.clone()));
             // It comes back with its port, unless that is on another bridge now.
-            let returns = !prune && wanted_ports.get(&entry.port).is_some_and(|p| p.bridge == entry.bridge);
+            let returns = !prune && future(&entry.port).is_some_and(|p| p.bridge == entry.bridge);
             if wanted.is_none() && returns {
                 entry_changes.push(Change::AddFdb(entry.clone()));
             }
@@ -380,6 +421,53 @@ mod tests {
         );
     }
 
+    fn overlay(ports: &str, uplinks: &str) -> Topology {
+        topology(&format!("bridge = [{{ name = \"br0\" }}]\nuplink = [{uplinks}]\nport = [{ports}]"))
+    }
+
+    fn tunnel(name: &str, more: &str) -> String {
+        format!(
+            "{{ name = \"{name}\", bridge = \"br0\", type = \"vxlan\", local = \"198.51.100.1\", {more} }},"
+        )
+    }
+
+    #[test]
+    fn a_tunnel_is_made_again_where_its_uplink_comes_goes_or_changes() {
+        let (t, uplink) = (tunnel("t", "vni = 7"), "{ name = \"up0\", address = \"198.51.100.1/30\" }");
+        let (without, with) = (overlay(&t, ""), overlay(&t, uplink));
+        let changed = overlay(&t, &uplink.replace(" }", ", mtu = 9000 }"));
+        let again = |running, desired, prune| words(&plan(running, desired, prune, WORKERS));
+        assert_eq!(
+            again(&without, &with, false),
+            ["- port t uplink: unset -> up0", "+ uplink up0", "+ port t"]
+        );
+        assert_eq!(
+            again(&with, &without, true),
+            ["- port t uplink: up0 -> unset", "- uplink up0", "+ port t"]
+        );
+        assert_eq!(again(&with, &without, false), [""; 0]);
+        let replaced = [
+            "- port t uplink: up0 -> up0 with mtu: 1500 -> 9000",
+            "- uplink up0 mtu: 1500 -> 9000",
+            "+ uplink up0",
+            "+ port t",
+        ];
+        assert_eq!(again(&with, &changed, true), replaced);
+        let mut nameless = changed.clone();
+        nameless.port.clear();
+        assert_eq!(again(&with, &nameless, false), replaced, "a port that is not named stays");
+    }
+
+    #[test]
+    fn tunnels_can_swap_their_networks() {
+        let ports = |a: u32, b: u32| {
+            overlay(&(tunnel("a", &format!("vni = {a}")) + &tunnel("b", &format!("vni = {b}"))), "")
+        };
+        let swap = plan(&ports(7, 8), &ports(8, 7), false, WORKERS);
+        assert_eq!(words(&swap), ["- port a vni: 7 -> 8", "~ port b vni: 8 -> 7", "+ port a"]);
+        assert_eq!(words(&plan(&ports(7, 8), &ports(7, 9), false, WORKERS)), ["~ port b vni: 8 -> 9"]);
+    }
+
     #[test]
     fn a_port_that_moves_to_another_bridge_leaves_its_entries() {
         let mut desired = base();
@@ -415,6 +503,7 @@ mod tests {
                 Change::AddPort(p) => {
                     assert!(port.iter().all(|x| x.name != p.name), "port exists");
                     assert!(bridge.iter().any(|b| b.name == p.bridge), "no such bridge");
+                    assert!(port.iter().all(|x| p.clash(x).is_none()), "network in use");
                     port.push((**p).clone());
                 }
                 Change::DelPort { port: p, .. } => {
@@ -423,6 +512,10 @@ mod tests {
                 }
                 Change::SetPort { old, new, differences } => {
                     assert!(!differences.is_empty() && old.immutable_differences(new, WORKERS).is_empty());
+                    assert!(
+                        port.iter().all(|x| x.name == new.name || new.clash(x).is_none()),
+                        "network in use"
+                    );
                     *port.iter_mut().find(|x| **x == **old).expect("the port as described") = (**new).clone();
                 }
                 Change::AddFdb(f) => {
@@ -447,9 +540,11 @@ mod tests {
                     assert!(uplink.iter().all(|x| x.name != u.name), "uplink exists");
                     assert!(port.iter().all(|x| x.name != u.name), "a port has that name");
                     assert!(uplink.iter().all(|x| x.address.addr() != u.address.addr()), "address taken");
+                    assert!(port.iter().all(|x| !x.uses(u)), "a tunnel runs without its uplink");
                     uplink.push((**u).clone());
                 }
                 Change::DelUplink { uplink: u, .. } => {
+                    assert!(port.iter().all(|x| !x.uses(u)), "uplink in use");
                     uplink.remove(uplink.iter().position(|x| *x == **u).expect("the uplink as described"));
                 }
                 Change::AddNeigh(n) => {

@@ -77,16 +77,23 @@ fn the_flags_are_the_keys() {
 fn the_help_texts_name_the_defaults_in_force() {
     let port: PortSpec = toml::from_str("name = \"p\"\nbridge = \"b\"").unwrap();
     let port = diff::table_of(&port.effective(1));
+    let tunnel = |kind: &str| {
+        let text = format!("name = \"p\"\nbridge = \"b\"\ntype = \"{kind}\"");
+        let mut all = diff::table_of(&toml::from_str::<PortSpec>(&text).unwrap().effective(1));
+        all.remove("type");
+        all
+    };
+    let (vxlan, geneve) = (tunnel("vxlan"), tunnel("geneve"));
     let bridge = diff::table_of(&BridgeOptions::default().effective());
     let uplink: UplinkSpec = toml::from_str("name = \"u\"\naddress = \"198.51.100.1/24\"").unwrap();
     let uplink = diff::table_of(&uplink.effective(1));
     let kinds = [
         (flags::<BridgeOptions>(), bridge),
-        (flags::<PortOptions>(), port),
+        (flags::<PortOptions>(), port.into_iter().chain(vxlan).chain(geneve).collect()),
         (flags::<UplinkOptions>(), uplink),
     ];
     // What depends on the daemon or the port is said in words.
-    let in_words = ["ifname", "netns", "mac", "queues", "gateway"];
+    let in_words = ["ifname", "netns", "mac", "mtu", "queues", "gateway", "dst_port", "remote_check"];
     for (key, default, table) in
         kinds.iter().flat_map(|(flags, table)| flags.iter().map(move |(k, d)| (k, d.clone(), table)))
     {
@@ -110,6 +117,7 @@ fn the_limits_on_the_page_are_those_that_are_checked() {
         ("[[port]]", "native"),
         ("[[port]]", "qinq"),
         ("[[port]]", "mtu"),
+        ("[[port]]", "dst_port"),
         ("[[port]]", "queues"),
         ("[[fdb]]", "vlan"),
         ("[[uplink]]", "mtu"),

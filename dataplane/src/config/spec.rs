@@ -3,21 +3,22 @@
 //! One field is one flag (`--fdb-limit`), one key of a file, of JSON and of Varlink (`fdb_limit`), and its comment is
 //! the help text. A field left out means the default, which the comment names.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    tunnel::{self, Df, Inherit, PortRange, Reserved, VlanVni},
     vlans,
     words::{self, AdminState, BridgeName, Netns, OnOff, PortName, Seconds, Secure, VlanList},
 };
-use crate::wire::{MacAddr, Vid};
+use crate::wire::{GeneveOption, MacAddr, Vid, Vni};
 
 /// The greatest `--fdb-limit`.
 pub const MAX_FDB_LIMIT: u32 = 16 << 20;
 
-pub use super::defaults::{DEFAULT_AGEING, DEFAULT_FDB_LIMIT};
+pub use super::defaults::{DEFAULT_AGEING, DEFAULT_FDB_LIMIT, DEFAULT_SRC_PORT};
 
 /// What can be said of a bridge beside its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
@@ -55,6 +56,35 @@ pub enum PortType {
     /// A TAP interface that the switch owns
     #[default]
     Tap,
+    /// A VXLAN tunnel (RFC 7348)
+    Vxlan,
+    /// A Geneve tunnel (RFC 8926)
+    Geneve,
+}
+
+impl fmt::Display for PortType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tap => "tap",
+            Self::Vxlan => "vxlan",
+            Self::Geneve => "geneve",
+        })
+    }
+}
+
+impl PortType {
+    pub(super) const fn is_tap(self) -> bool {
+        matches!(self, Self::Tap)
+    }
+
+    pub(super) const fn is_vxlan(self) -> bool {
+        matches!(self, Self::Vxlan)
+    }
+
+    /// Whether frames leave encapsulated, for other switches.
+    pub const fn is_tunnel(self) -> bool {
+        matches!(self, Self::Vxlan | Self::Geneve)
+    }
 }
 
 /// What can be said of a port beside its name and its bridge.
@@ -119,7 +149,7 @@ pub struct PortOptions {
     #[arg(long, value_name = "PPS", help_heading = "Policy")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storm_limit: Option<u32>,
-    /// Longest IP packet in octets, 68 to 65521 [default: 1500]
+    /// Longest IP packet in octets, 68 to 65521 [default: 1500, of a tunnel what its underlay carries]
     #[arg(long, value_name = "N", help_heading = "Policy")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
@@ -136,7 +166,7 @@ pub struct PortOptions {
     #[arg(long, value_name = "NAME", help_heading = "Type tap")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ifname: Option<String>,
-    /// Network namespace of the interface: a name, a process number or a path [default: the daemon's own]
+    /// Network namespace of the interface, or of a tunnel's sockets: a name, a process number or a path [default: the daemon's own]
     #[arg(long, value_name = "NAME|PID|PATH", help_heading = "Type tap")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<Netns>,
@@ -160,6 +190,84 @@ pub struct PortOptions {
     #[arg(long, value_name = "on|off", help_heading = "Type tap")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offload: Option<OnOff>,
+
+    /// Network of all VLANs that vlan-vni does not name
+    #[arg(long, value_name = "N", help_heading = tunnel::HEADING)]
+    #[serde(default, deserialize_with = "tunnel::vni", skip_serializing_if = "Option::is_none")]
+    pub vni: Option<Vni>,
+    #[command(flatten)]
+    #[serde(default, skip_serializing_if = "VlanVni::is_empty")]
+    #[allow(missing_docs)]
+    pub vlan_vni: VlanVni,
+    /// Address of this end
+    #[arg(long, value_name = "IP", value_parser = tunnel::ip, help_heading = tunnel::HEADING)]
+    #[serde(default, deserialize_with = "tunnel::maybe_ip", skip_serializing_if = "Option::is_none")]
+    pub local: Option<IpAddr>,
+    /// Address of another end, to which what is flooded goes too; may be given several times
+    #[arg(long, value_name = "IP", value_parser = tunnel::ip, help_heading = tunnel::HEADING)]
+    #[serde(default, deserialize_with = "tunnel::ips", skip_serializing_if = "Vec::is_empty")]
+    pub remote: Vec<IpAddr>,
+    /// Multicast group to which what is flooded goes, instead of to remotes
+    #[arg(long, value_name = "IP", value_parser = tunnel::ip, help_heading = tunnel::HEADING)]
+    #[serde(default, deserialize_with = "tunnel::maybe_ip", skip_serializing_if = "Option::is_none")]
+    pub group: Option<IpAddr>,
+    /// Interface on which the group is joined
+    #[arg(long, value_name = "IF", help_heading = tunnel::HEADING)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub underlay_dev: Option<String>,
+    /// UDP port of all ends [default: 4789 of vxlan, 6081 of geneve]
+    #[arg(long, value_name = "N", help_heading = tunnel::HEADING)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dst_port: Option<u16>,
+    /// Source ports, one for each flow; the sockets of a tunnel use 16 of the range [default: 49152-65535]
+    #[arg(long, value_name = "MIN-MAX", help_heading = tunnel::HEADING)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub src_port: Option<PortRange>,
+    /// TTL or hop limit of the outer header, 1 to 255 [default: 64]
+    #[arg(long, value_name = "N|inherit", help_heading = tunnel::HEADING)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Inherit<u8>>,
+    /// TOS or traffic class of the outer header, 0 to 255; its ECN bits are those of RFC 6040 in any case [default: 0]
+    #[arg(long, value_name = "N|inherit", help_heading = tunnel::HEADING)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tos: Option<Inherit<u8>>,
+    /// Don't Fragment of the outer IPv4 header [default: unset]
+    #[arg(long, value_name = "set|unset|inherit", help_heading = tunnel::HEADING)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub df: Option<Df>,
+    /// Send a UDP checksum in the outer header [default: on]
+    #[arg(long, value_name = "on|off", help_heading = tunnel::HEADING)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub udp_csum: Option<OnOff>,
+    /// Take an outer UDP checksum of zero over IPv6, too (RFC 6935) [default: off]
+    #[arg(long, value_name = "on|off", help_heading = tunnel::HEADING)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub udp6_zero_csum_rx: Option<OnOff>,
+    /// Drop what comes from an address that is none of the remotes [default: on where learning is off, else off]
+    #[arg(long, value_name = "on|off", help_heading = tunnel::HEADING)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote_check: Option<OnOff>,
+    /// Broadcast, unknown unicast and multicast frames a second that may leave by the tunnel, 0 for no limit [default: 0]
+    #[arg(long, value_name = "PPS", help_heading = tunnel::HEADING)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bum_limit: Option<u32>,
+
+    /// Speak the group policy extension [default: off]
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on", help_heading = "Type vxlan")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gbp: Option<OnOff>,
+    /// Group of what leaves by the tunnel, 0 to 65535
+    #[arg(long, value_name = "N", help_heading = "Type vxlan")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gbp_id: Option<u16>,
+    /// What to do with reserved bits that are set: ignore, as RFC 7348 says, or drop, as Linux does [default: ignore]
+    #[arg(long, value_name = "ignore|drop", help_heading = "Type vxlan")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<Reserved>,
+    /// Option of every packet, in hexadecimal; may be given several times
+    #[arg(long, value_name = "CLASS:TYPE:HEX", help_heading = "Type geneve")]
+    #[serde(default, deserialize_with = "tunnel::options", skip_serializing_if = "Vec::is_empty")]
+    pub option: Vec<GeneveOption>,
 }
 
 /// A port.
@@ -190,6 +298,10 @@ pub struct FdbSpec {
     /// Port behind which the address is
     #[arg(long, value_name = "P")]
     pub port: PortName,
+    /// Other end of the tunnel behind which the address is
+    #[arg(long, value_name = "IP", value_parser = tunnel::ip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote: Option<IpAddr>,
     /// The address never moves to another port, and a frame that claims it elsewhere is dropped
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -200,6 +312,7 @@ pub struct FdbSpec {
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args, Serialize)]
 pub struct NeighSpec {
     /// The neighbour's IP address
+    #[arg(value_parser = tunnel::ip)]
     pub ip: IpAddr,
     /// Its MAC address
     pub mac: MacAddr,
@@ -216,8 +329,8 @@ pub struct NeighSpec {
 #[serde(deny_unknown_fields)]
 pub struct UplinkOptions {
     /// Address of the interface's other end, the host's, and the switch's next hop [default: the first other address of the prefix]
-    #[arg(long, value_name = "IP")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "IP", value_parser = tunnel::ip)]
+    #[serde(default, deserialize_with = "tunnel::maybe_ip", skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
     /// Name of the interface [default: the uplink's name]
     #[arg(long, value_name = "NAME")]

@@ -117,7 +117,9 @@ mod tests {
     #[test]
     fn an_export_reads_well() {
         let text = r#"
-            fdb = [{ mac = "02:00:00:00:00:07", bridge = "br0", vlan = 10, port = "vm2", sticky = true }]
+            fdb = [
+                { mac = "02:00:00:00:00:07", bridge = "br0", vlan = 10, port = "vm2", sticky = true },
+                { mac = "02:00:00:00:00:08", bridge = "br0", vlan = 10, port = "overlay", remote = "198.51.100.2" }]
             [[port]]
             name = "vm2"
             bridge = "br0"
@@ -128,6 +130,17 @@ mod tests {
             bridge = "br0"
             name = "vm1" # the first
             access = 10
+            [[port]]
+            name = "overlay"
+            bridge = "br0"
+            type = "vxlan"
+            local = "198.51.100.1"
+            remote = ["198.51.100.3", "198.51.100.2"]
+            ttl = 64
+            gbp = "on"
+            [port.vlan_vni]
+            20 = 2020
+            10 = 1010
             [[neigh]]
             ip = "198.51.100.7"
             bridge = "br0"
@@ -151,6 +164,16 @@ name = "up0"
 address = "203.0.113.1/30"
 
 [[port]]
+name = "overlay"
+bridge = "br0"
+type = "vxlan"
+vlan_vni = { 10 = 1010, 20 = 2020 }
+local = "198.51.100.1"
+remote = ["198.51.100.3", "198.51.100.2"]
+ttl = "64"
+gbp = true
+
+[[port]]
 name = "vm1"
 bridge = "br0"
 access = 10
@@ -168,6 +191,13 @@ bridge = "br0"
 vlan = 10
 port = "vm2"
 sticky = true
+
+[[fdb]]
+mac = "02:00:00:00:00:08"
+bridge = "br0"
+vlan = 10
+port = "overlay"
+remote = "198.51.100.2"
 
 [[neigh]]
 ip = "198.51.100.7"

@@ -40,6 +40,8 @@ macro_rules! as_text {
     };
 }
 
+pub(super) use as_text;
+
 /// The longest name, in octets: `IFNAMSIZ` less the terminating zero, so that a port can be named like its interface.
 pub const NAME_MAX: usize = 15;
 

@@ -30,6 +30,9 @@ impl Engine {
                 format!("port {} belongs to bridge {}, not to {}", spec.port, port.spec.bridge, spec.bridge);
             return Err(invalid("fdb", name, reason));
         }
+        if let Some(reason) = spec.remote_at(&port.spec) {
+            return Err(invalid("fdb", name, reason));
+        }
         let key = FdbKey::new(spec.vlan, spec.mac);
         let kind = if spec.sticky { EntryKind::Sticky } else { EntryKind::Static };
         let dest = Dest::port(port.idx);
@@ -166,6 +169,7 @@ impl Engine {
                             bridge: name.clone(),
                             vlan: entry.key.vlan(),
                             port: port.clone(),
+                            remote: None,
                             sticky: entry.kind == EntryKind::Sticky,
                         });
                     }

@@ -19,6 +19,7 @@ mod compile;
 mod fdb;
 mod neigh;
 mod ports;
+mod remotes;
 mod trace;
 mod uplinks;
 mod view;
@@ -235,6 +236,19 @@ impl Engine {
                 self.fdb_page(bridge.as_ref(), port.as_ref(), vlan, cursor, limit)
             }
             Request::FdbFlush { bridge, port, vlan } => self.fdb_flush(bridge.as_ref(), port.as_ref(), vlan),
+            Request::RemoteAdd { port, remote } => self.remote_add(&port, remote).map(changed),
+            Request::RemoteDel { port, remote } => self.remote_del(&port, remote).map(|()| changed(true)),
+            Request::RemoteList { port } => Ok(Reply::Remotes { remotes: self.remote_views(&port)? }),
+            Request::NeighAdd(spec) => self.neigh_add(&spec).map(changed),
+            Request::NeighDel { ip, bridge, vlan } => {
+                self.neigh_del(&bridge, vlan, ip).map(|()| changed(true))
+            }
+            Request::NeighList { bridge } => {
+                Ok(Reply::Neighbours { neighbours: self.neigh_views(bridge.as_ref())? })
+            }
+            Request::UplinkAdd(spec) => self.uplink_add(&spec).map(changed),
+            Request::UplinkDel { name } => self.uplink_del(&name).map(|()| changed(true)),
+            Request::UplinkList => Ok(Reply::Uplinks { uplinks: self.uplink_views() }),
             Request::Apply { topology, dry_run, prune } => self.apply(&topology, dry_run, prune),
             Request::Export => Ok(self.export()),
             Request::Diff { topology } => self.apply(&topology, true, true),

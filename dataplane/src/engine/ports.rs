@@ -99,6 +99,7 @@ impl Engine {
             return Err(invalid("port", &spec.name, "an uplink has this name"));
         }
         self.bridge(&spec.bridge)?;
+        self.refuse_clash(spec)?;
         let at = free_place(&self.port_names);
         let idx = PortIdx(
             u16::try_from(at)
@@ -146,9 +147,10 @@ impl Engine {
     /// Gives a port other options; says whether anything changed.
     pub(super) fn port_replace(&mut self, name: &PortName, options: &PortOptions) -> Result<bool, Refusal> {
         let workers = self.workers.len() as u16;
-        let state = self.ports.get_mut(name).ok_or_else(|| not_found("port", name))?;
-        let spec = PortSpec { options: options.clone(), ..state.spec.clone() };
+        let spec = PortSpec { options: options.clone(), ..self.port(name)?.spec.clone() };
         check(&spec)?;
+        self.refuse_clash(&spec)?;
+        let state = self.ports.get_mut(name).ok_or_else(|| not_found("port", name))?;
         let fixed = state.spec.immutable_differences(&spec, workers);
         if !fixed.is_empty() {
             let reason = format!(

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     api::{
         BridgeView, DropView, FdbCounts, PROTOCOL_VERSION, PortStatsView, PortView, Refusal, Reply, Status,
-        Traffic, WorkerView,
+        Traffic, TunnelView, WorkerView,
     },
     config::{AdminState, OnOff, PortName},
     counters::Totals,
@@ -91,6 +91,8 @@ impl Engine {
                     name: name.clone(),
                     ageing: state.options.ageing_or_default(),
                     fdb_limit: state.options.fdb_limit_or_default(),
+                    neigh_snoop: state.options.neigh_snoop_or_default(),
+                    neighbours: state.neighbours.len(),
                     ports: self.ports.values().filter(|p| p.spec.bridge == *name).count(),
                     fdb: FdbCounts {
                         entries: state.fdb.len() as u64,
@@ -111,6 +113,7 @@ impl Engine {
     pub(super) fn port_view(&self, state: &PortState) -> PortView {
         let spec = &state.spec;
         let options = &spec.options;
+        let tunnel = options.kind_or_default().is_tunnel();
         let totals = state.stats.total();
         let (oper, reason) = match (&state.oper, options.admin_or_default()) {
             (Oper::Down(reason), _) => ("down", Some(reason.clone())),
@@ -121,7 +124,7 @@ impl Engine {
             name: spec.name.clone(),
             bridge: spec.bridge.clone(),
             kind: options.kind.unwrap_or_default(),
-            ifname: state.backend.ifname(),
+            ifname: (!tunnel).then(|| state.backend.ifname()),
             netns: options.netns.clone(),
             mac: state.backend.mac(),
             mtu: options.mtu_or_default(),
@@ -131,7 +134,7 @@ impl Engine {
             reason,
             queues: state.queues,
             offload: offload_words(&state.backend.caps()).into_iter().map(str::to_owned).collect(),
-            persist: options.persist_or_default(),
+            persist: (!tunnel).then(|| options.persist_or_default()),
             access: options.access,
             trunk: options.trunk.clone(),
             native: options.native,
@@ -146,6 +149,7 @@ impl Engine {
             mac_limit: options.mac_limit_or_default(),
             storm_limit: options.storm_limit_or_default(),
             secure: options.secure.clone(),
+            tunnel: TunnelView::of(spec.effective(self.workers.len() as u16)),
             macs: self.bridges.get(&spec.bridge).map_or(0, |b| b.fdb.port_len(state.idx) as u64),
             rx: rx(&totals),
             tx: tx(&totals),
@@ -174,7 +178,8 @@ impl Engine {
         let mut drops = Vec::new();
         for state in self.selected(port)? {
             drops.extend(state.stats.total().drops().map(|(reason, frames)| DropView {
-                port: state.spec.name.clone(),
+                port: Some(state.spec.name.clone()),
+                vtep: None,
                 reason: reason.name().to_owned(),
                 frames,
                 what: reason.what().to_owned(),

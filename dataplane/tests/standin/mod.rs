@@ -12,10 +12,11 @@ use std::{
 use mio::{Events, Poll, Token, Waker};
 use tapway_dataplane::{
     api::{
-        BridgeView, Control, DropView, FdbCounts, FdbView, PROTOCOL_VERSION, Plan, PlanStep, PortStatsView,
-        PortView, Refusal, Reply, Request, Status, Trace, TraceOutput, TraceStep, Traffic, WorkerView,
+        BridgeView, Control, DropView, FdbCounts, FdbView, NeighView, PROTOCOL_VERSION, Plan, PlanStep,
+        PortStatsView, PortView, Refusal, RemoteView, Reply, Request, Status, Trace, TraceOutput, TraceStep,
+        Traffic, TunnelView, UplinkView, WorkerView,
     },
-    config::{BridgeName, BridgeSpec, Mistake, OnOff, PortName, PortSpec, Topology},
+    config::{BridgeName, BridgeSpec, Mistake, NeighSpec, OnOff, PortName, PortSpec, Topology, UplinkSpec},
     server::{Limits, Server},
 };
 
@@ -84,6 +85,8 @@ pub struct StandIn {
     pub bridges: BTreeMap<BridgeName, BridgeSpec>,
     pub ports: BTreeMap<PortName, PortSpec>,
     pub fdb: Vec<FdbView>,
+    pub neighbours: Vec<NeighSpec>,
+    pub uplinks: BTreeMap<PortName, UplinkSpec>,
     asked: u64,
 }
 
@@ -118,12 +121,13 @@ impl StandIn {
     fn port(&self, name: &PortName) -> Result<PortView, Refusal> {
         let spec = self.ports.get(name).ok_or_else(|| not_found("port", name))?;
         let up = OnOff(true);
+        let tunnel = spec.options.kind_or_default().is_tunnel();
         let down = spec.options.admin.is_some_and(|a| a.to_string() == "down");
         Ok(PortView {
             name: name.clone(),
             bridge: spec.bridge.clone(),
             kind: spec.options.kind.unwrap_or_default(),
-            ifname: name.to_string(),
+            ifname: (!tunnel).then(|| name.to_string()),
             netns: spec.options.netns.clone(),
             mac: spec.options.mac,
             mtu: spec.options.mtu.unwrap_or(1500),
@@ -133,7 +137,7 @@ impl StandIn {
             reason: down.then(|| "administratively down".to_owned()),
             queues: 1,
             offload: vec!["vnet_hdr".to_owned(), "csum".to_owned()],
-            persist: OnOff(false),
+            persist: (!tunnel).then_some(OnOff(false)),
             access: spec.options.access,
             trunk: spec.options.trunk.clone(),
             native: spec.options.native,
@@ -148,11 +152,32 @@ impl StandIn {
             mac_limit: 0,
             storm_limit: 0,
             secure: spec.options.secure.clone(),
+            tunnel: TunnelView::of(spec.effective(1)),
             macs: 1,
             rx: self.traffic(),
             tx: Traffic { frames: 7, bytes: 700 },
             drops: BTreeMap::from([("vlan_not_member".to_owned(), 3)]),
         })
+    }
+
+    fn uplink(&self, spec: &UplinkSpec) -> UplinkView {
+        let all = spec.effective(1);
+        UplinkView {
+            name: spec.name.clone(),
+            address: spec.address,
+            gateway: all.gateway,
+            ifname: spec.ifname_or_default().to_owned(),
+            netns: all.netns,
+            mac: all.mac,
+            mtu: all.mtu.unwrap(),
+            oper: "up".to_owned(),
+            reason: None,
+            queues: 1,
+            offload: vec!["csum".to_owned()],
+            rx: self.traffic(),
+            tx: Traffic { frames: 7, bytes: 700 },
+            drops: BTreeMap::new(),
+        }
     }
 
     fn traffic(&self) -> Traffic {
@@ -248,6 +273,8 @@ impl Control for StandIn {
                     name: spec.name.clone(),
                     ageing: spec.options.ageing_or_default(),
                     fdb_limit: spec.options.fdb_limit_or_default(),
+                    neigh_snoop: spec.options.neigh_snoop_or_default(),
+                    neighbours: self.neighbours.iter().filter(|n| n.bridge == spec.name).count(),
                     ports: self.ports.values().filter(|p| p.bridge == spec.name).count(),
                     fdb: FdbCounts { entries: self.fdb.len() as u64, ..Default::default() },
                 };
@@ -290,6 +317,79 @@ impl Control for StandIn {
             Request::FdbFlush { .. } => {
                 Ok(Reply::Flushed { flushed: std::mem::take(&mut self.fdb).len() as u64 })
             }
+            Request::RemoteAdd { port, remote } => match self.ports.get_mut(&port) {
+                None => Err(not_found("port", &port)),
+                Some(spec) if spec.options.remote.contains(&remote) => changed(false),
+                Some(spec) => {
+                    spec.options.remote.push(remote);
+                    changed(true)
+                }
+            },
+            Request::RemoteDel { port, remote } => match self.ports.get_mut(&port) {
+                Some(spec) if spec.options.remote.contains(&remote) => {
+                    spec.options.remote.retain(|r| *r != remote);
+                    changed(true)
+                }
+                _ => Err(not_found("remote", format!("{remote} of port {port}"))),
+            },
+            Request::RemoteList { port } => {
+                let spec = self.ports.get(&port).ok_or_else(|| not_found("port", &port))?;
+                let view = |remote: &std::net::IpAddr| RemoteView {
+                    port: port.clone(),
+                    remote: *remote,
+                    path_mtu: Some(1500),
+                    learned: None,
+                };
+                Ok(Reply::Remotes { remotes: spec.options.remote.iter().map(view).collect() })
+            }
+            Request::NeighAdd(spec) => {
+                let known = self.neighbours.contains(&spec);
+                if !known {
+                    self.neighbours.push(spec);
+                }
+                changed(!known)
+            }
+            Request::NeighDel { ip, bridge, vlan } => {
+                let before = self.neighbours.len();
+                self.neighbours.retain(|n| (n.ip, &n.bridge, n.vlan) != (ip, &bridge, vlan));
+                if self.neighbours.len() == before {
+                    return Err(not_found("neigh", format!("{bridge} vlan {vlan} {ip}")));
+                }
+                changed(true)
+            }
+            Request::NeighList { bridge } => {
+                let wanted =
+                    self.neighbours.iter().filter(|n| bridge.as_ref().is_none_or(|b| *b == n.bridge));
+                let view = |n: &NeighSpec| NeighView {
+                    bridge: n.bridge.clone(),
+                    vlan: n.vlan,
+                    ip: n.ip,
+                    mac: n.mac,
+                    kind: "static".to_owned(),
+                    age_s: 5,
+                };
+                Ok(Reply::Neighbours { neighbours: wanted.map(view).collect() })
+            }
+            Request::UplinkAdd(spec) => match self.uplinks.get(&spec.name) {
+                Some(old) if *old == *spec => changed(false),
+                Some(old) => Err(Refusal::Exists {
+                    kind: "uplink",
+                    name: spec.name.to_string(),
+                    difference: old.difference(&spec, 1).join(", "),
+                    replace: true,
+                }),
+                None => {
+                    self.uplinks.insert(spec.name.clone(), *spec);
+                    changed(true)
+                }
+            },
+            Request::UplinkDel { name } => match self.uplinks.remove(&name) {
+                Some(_) => changed(true),
+                None => Err(not_found("uplink", &name)),
+            },
+            Request::UplinkList => {
+                Ok(Reply::Uplinks { uplinks: self.uplinks.values().map(|u| self.uplink(u)).collect() })
+            }
             Request::Apply { topology, dry_run, .. } => Self::plan(&topology, !dry_run),
             Request::Diff { topology } => Self::plan(&topology, false),
             Request::Export => Ok(Reply::Exported {
@@ -312,7 +412,8 @@ impl Control for StandIn {
             }
             Request::Drops { .. } => Ok(Reply::Drops {
                 drops: vec![DropView {
-                    port: "vm1".parse().unwrap(),
+                    port: Some("vm1".parse().unwrap()),
+                    vtep: None,
                     reason: "vlan_not_member".to_owned(),
                     frames: 3,
                     what: "The frame's VLAN is not among those of the port.".to_owned(),

@@ -204,10 +204,88 @@ bridge = "br1"
             "line 18: port \"up1\": uplink \"up1\" has that name, on line 8",
             "line 22: port \"up0\": uplink \"up0\" has that name, on line 5",
             "line 24: port \"up0\": interface \"up1\" is that of uplink \"up1\"",
-            "line 26: neigh \"198.51.100.300\": ip: invalid IP address syntax",
+            "line 26: neigh \"198.51.100.300\": ip: \"198.51.100.300\" is no IP address: write 198.51.100.1 or 2001:db8::1",
             "line 32: neigh \"198.51.100.7\": bridge: \"br1\" is not in this file; add a [[bridge]] of that name",
             "line 34: neigh \"br1 vlan 0 198.51.100.7\" is there already, on line 30",
             "line 36: neigh \"198.51.100.7\": bridge: \"br1\" is not in this file; add a [[bridge]] of that name",
+        ]
+    );
+}
+
+#[test]
+fn each_mistake_of_a_tunnel_has_its_line() {
+    let text = r#"[[bridge]]
+name = "br0"
+[[port]]
+name = "a"
+bridge = "br0"
+type = "vxlan"
+vlan_vni = { 10 = 1010, 4095 = 7 }
+remote = ["198.51.100.2", "x"]
+ttl = 300
+gbp_id = 5
+[[port]]
+name = "b"
+bridge = "br0"
+type = "geneve"
+vni = 7
+local = "198.51.100.1"
+remote = "2001:db8::2"
+reserved = "drop"
+option = ["0102:80:00"]
+src_port = "9-8"
+[[port]]
+name = "c"
+bridge = "br0"
+type = "vxlan"
+vlan_vni = { 10 = 1010 }
+local = "198.51.100.1"
+trunk = "10"
+df = "maybe"
+[[port]]
+name = "d"
+bridge = "br0"
+type = "vxlan"
+vni = 1010
+local = "198.51.100.1"
+group = "239.1.1.1"
+[port.vlan_vni]
+20 = 1011
+30 = 1012
+[[port]]
+name = "e"
+bridge = "br0"
+local = "198.51.100.1"
+[[fdb]]
+mac = "02:00:00:00:00:01"
+bridge = "br0"
+port = "e"
+remote = "198.51.100.2"
+[[fdb]]
+mac = "02:00:00:00:00:02"
+bridge = "br0"
+port = "d"
+remote = "2001:db8::2"
+"#;
+    assert_eq!(
+        mistakes(text),
+        [
+            "line 3: port \"a\": local is missing",
+            "line 7: port \"a\": vlan_vni: \"4095\" is not a VLAN: a number from 1 to 4094 (0 and 4095 are reserved by 802.1Q)",
+            "line 8: port \"a\": remote: \"x\" is no IP address: write 198.51.100.1 or 2001:db8::1",
+            "line 9: port \"a\": ttl: \"300\" is neither a number up to 255 nor inherit",
+            "line 10: port \"a\": gbp_id: 5 needs gbp: without the extension no packet has a group",
+            "line 17: port \"b\": remote: 2001:db8::2 is of another family than local, 198.51.100.1",
+            "line 18: port \"b\": reserved: a port of type geneve has none; it is for vxlan",
+            "line 19: port \"b\": option: \"0102:80:00\" is no Geneve option: write CLASS:TYPE:DATA in hexadecimal, as 0102:80:00001111, with a multiple of 4 octets of data up to 124",
+            "line 20: port \"b\": src_port: \"9-8\" is no range of ports: write MIN-MAX, such as 49152-65535, from 1 to 65535",
+            "line 27: port \"c\": trunk and vlan_vni exclude each other: the VLANs of the port are those of vlan_vni",
+            "line 28: port \"c\": df: \"maybe\" is none of set, unset and inherit",
+            "line 33: port \"d\": VNI 1010 at 198.51.100.1 port 4789 is that of port \"c\"",
+            "line 35: port \"d\": group: 239.1.1.1 needs underlay_dev, the interface on which it is joined",
+            "line 42: port \"e\": local: a port of type tap has none; it is for vxlan and geneve",
+            "line 47: fdb \"02:00:00:00:00:01\": remote: 198.51.100.2 is behind a tunnel, and port \"e\" is of type tap",
+            "line 52: fdb \"02:00:00:00:00:02\": remote: 2001:db8::2 is of another family than local, 198.51.100.1",
         ]
     );
 }
