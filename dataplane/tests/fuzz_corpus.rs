@@ -5,7 +5,15 @@
 use std::{fs, panic, path::Path, sync::LazyLock};
 
 use proptest::prelude::*;
-use tapway_dataplane::{frame::Offload, offload::Split, wire::VirtioNetHdr};
+use tapway_dataplane::{
+    frame::Offload,
+    offload::Split,
+    overlay::outer,
+    wire::{
+        Geneve, VirtioNetHdr, Vxlan, geneve,
+        vxlan::{self, Reserved, Rules},
+    },
+};
 
 #[path = "../fuzz/targets/mod.rs"]
 #[allow(unreachable_pub, missing_docs, reason = "shared with the fuzzing crate")]
@@ -67,6 +75,71 @@ fn the_inputs_for_split_reach_what_they_are_named_for() {
     assert_eq!(split("tcp4-one-octet-a-segment"), Some(Err("segment_limit")));
     assert_eq!(split("tcp4-length-beyond-the-frame"), Some(Err("gso_malformed")));
     assert_eq!(split("checksum-beyond-the-frame"), None);
+}
+
+#[test]
+fn the_inputs_for_overlay_reach_what_they_are_named_for() {
+    let input = |name: &str| fs::read(corpus().join("overlay").join(name)).unwrap();
+    let outer = |name: &str| {
+        let frame = input(name);
+        outer::parse(&frame, false).map(|inbound| {
+            let right = outer::verify(&frame, &inbound);
+            (frame[inbound.payload].to_vec(), inbound.has_checksum, right)
+        })
+    };
+    for (name, reason) in [
+        ("outer4-fragment", outer::Invalid::Fragment),
+        ("outer6-fragment", outer::Invalid::Fragment),
+        ("outer4-wrong-header-checksum", outer::Invalid::Ipv4Checksum),
+        ("outer4-super-frame-without-length", outer::Invalid::IpLength),
+        ("outer4-udp-length-beyond-the-packet", outer::Invalid::UdpLength),
+        ("outer-tagged-and-not-udp", outer::Invalid::NotUdp),
+    ] {
+        assert_eq!(outer(name), Err(reason), "{name}");
+    }
+    let rules = |reserved| Rules { reserved, gbp: false };
+    for (name, checksum, right, loose, strict) in [
+        ("vxlan4-around-tcp4", true, true, Ok(22), Ok(22)),
+        ("vxlan4-without-checksum", false, true, Ok(0xffffff), Ok(0xffffff)),
+        ("vxlan4-with-wrong-checksum", true, false, Ok(22), Ok(22)),
+        ("vxlan4-group-policy", true, true, Ok(7), Err(vxlan::Invalid::ReservedBits)),
+        ("vxlan4-all-reserved-bits", true, true, Ok(7), Err(vxlan::Invalid::ReservedBits)),
+        (
+            "vxlan4-without-vni-flag",
+            true,
+            true,
+            Err(vxlan::Invalid::NoVniFlag),
+            Err(vxlan::Invalid::NoVniFlag),
+        ),
+        ("vxlan6-around-tcp6-marked", true, true, Ok(1010), Ok(1010)),
+        ("vxlan6-without-checksum", false, true, Ok(1010), Ok(1010)),
+        ("outer4-with-ip-options", true, true, Ok(22), Ok(22)),
+        ("outer4-with-padding", true, true, Ok(22), Ok(22)),
+        ("outer6-behind-options", true, true, Ok(22), Ok(22)),
+    ] {
+        let (payload, has_checksum, holds) = outer(name).unwrap();
+        assert_eq!((has_checksum, holds), (checksum, right), "{name}");
+        let vni = |reserved| Vxlan::parse(&payload, rules(reserved)).map(|h| h.vni.get());
+        assert_eq!((vni(Reserved::Ignore), vni(Reserved::Refuse)), (loose, strict), "{name}");
+    }
+    for (name, expected) in [
+        ("geneve4-no-options", Ok(8)),
+        ("geneve4-known-critical-option", Ok(28)),
+        ("geneve4-unknown-critical-option", Err(geneve::Invalid::CriticalOption)),
+        ("geneve6-critical-option-without-c-bit", Ok(28)),
+        ("geneve4-63-words-of-options", Ok(260)),
+    ] {
+        let (payload, ..) = outer(name).unwrap();
+        assert_eq!(Geneve::parse(&payload, &[(0x0102, 0x80)]).map(|h| h.header_len), expected, "{name}");
+    }
+    for (name, expected) in [
+        ("geneve-options-beyond-the-end", geneve::Invalid::OptionLength),
+        ("geneve-control-packet", geneve::Invalid::Control),
+        ("geneve-unknown-version", geneve::Invalid::Version),
+        ("geneve-around-ip", geneve::Invalid::ProtocolType),
+    ] {
+        assert_eq!(Geneve::parse(&input(name), &[]), Err(expected), "{name}");
+    }
 }
 
 proptest! {

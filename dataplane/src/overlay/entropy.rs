@@ -302,9 +302,9 @@ mod tests {
     #[test]
     fn the_values_stay_what_they_are() {
         // A release that changed them would move every flow to another path once, and could reorder it.
-        assert_eq!(flow_hash(&tcp(false, [1, 2], [40000, 443], 1, b"")), 0);
-        assert_eq!(flow_hash(&tcp(true, [1, 2], [40000, 443], 1, b"")), 0);
-        assert_eq!(flow_hash(&sample::ethernet(&[[0x8100, 7]], EtherType::ARP, &[0; 28])), 0);
+        assert_eq!(flow_hash(&tcp(false, [1, 2], [40000, 443], 1, b"")), 2_157_664_359);
+        assert_eq!(flow_hash(&tcp(true, [1, 2], [40000, 443], 1, b"")), 4_175_031_115);
+        assert_eq!(flow_hash(&sample::ethernet(&[[0x8100, 7]], EtherType::ARP, &[0; 28])), 1_459_064_295);
     }
 
     #[test]

@@ -308,7 +308,12 @@ pub fn parse(frame: &[u8], super_frame: bool) -> Result<Inbound, Invalid> {
             if header[0] >> 4 != 4 || len < IPV4_LEN {
                 return Err(Invalid::IpHeader);
             }
-            if Sum::of(packet.get(..len).ok_or(Invalid::Truncated)?).fold() != 0xffff {
+            // The sum over a length that is known beforehand costs a third.
+            let sum = match len {
+                IPV4_LEN => Sum::of(header),
+                _ => Sum::of(packet.get(..len).ok_or(Invalid::Truncated)?),
+            };
+            if sum.fold() != 0xffff {
                 return Err(Invalid::Ipv4Checksum);
             }
             let datagram = packet.get(len..ends(0, [header[2], header[3]])).ok_or(Invalid::IpLength)?;
