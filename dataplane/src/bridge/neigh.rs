@@ -42,14 +42,18 @@ use std::{
 use crossbeam::utils::CachePadded;
 use hashbrown::{HashMap, hash_map};
 
-use self::message::{Claim, Message};
-use crate::{tick::Tick, wire::MacAddr};
+use crate::{
+    tick::Tick,
+    wire::{
+        MacAddr,
+        neighbour::{Claim, Message, is_station},
+    },
+};
 
-mod message;
 #[cfg(test)]
 mod tests;
 
-pub use message::{MAX_ANSWER, concerns};
+pub use crate::wire::neighbour::{MAX_ANSWER, concerns};
 
 /// The most neighbours of a bridge: eight times what the kernel keeps (`gc_thresh3`), in 1.3 MiB when all are there.
 pub const LIMIT: usize = 8192;
@@ -409,15 +413,5 @@ impl Entry {
 fn prepare(table: &mut Table) {
     if table.capacity() == 0 {
         table.reserve(2 * LIMIT);
-    }
-}
-
-/// Whether one station can have the address.
-fn is_station(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || ip.is_broadcast())
-        }
-        IpAddr::V6(ip) => !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast()),
     }
 }

@@ -296,6 +296,7 @@ impl TapBackend {
             queues: queues.into(),
             persist: options.persist_or_default().0,
             offload: options.offload_or_default().0,
+            uplink: false,
         })?;
         let queues = tap.take_queues().into_iter().map(Queue::Tap).collect();
         Ok(Opened { backend: Box::new(Self(tap)), queues })

@@ -41,6 +41,7 @@ pub use backend::{Backend, BackendError, MemoryBackend, Opened, Opener, TapBacke
 use bridges::BridgeState;
 use ports::PortState;
 use underlay::Underlay;
+use uplinks::UplinkState;
 use workers::Workers;
 
 use crate::{
@@ -85,6 +86,7 @@ pub struct Engine {
     started: Tick,
     bridges: BTreeMap<BridgeName, BridgeState>,
     ports: BTreeMap<PortName, PortState>,
+    uplinks: BTreeMap<PortName, UplinkState>,
     /// Names by index; a free place is reused.
     port_names: Vec<Option<PortName>>,
     bridge_names: Vec<Option<BridgeName>>,
@@ -113,6 +115,7 @@ impl Engine {
             started: now,
             bridges: BTreeMap::new(),
             ports: BTreeMap::new(),
+            uplinks: BTreeMap::new(),
             port_names: Vec::new(),
             bridge_names: Vec::new(),
             snapshot: Arc::default(),
@@ -133,6 +136,7 @@ impl Engine {
         for idx in lost {
             if let Some(name) = self.port_name(idx).cloned() {
                 self.port_lost(&name);
+                self.uplink_lost(&name);
             }
         }
         let now = self.clock.now();
@@ -146,6 +150,7 @@ impl Engine {
             self.settle_damped(now);
             let names: Vec<PortName> = self.ports.keys().cloned().collect();
             names.iter().for_each(|name| self.check_health(name));
+            self.housekeep_uplinks(now);
         }
         Duration::from_nanos(self.next_housekeeping.nanos().saturating_sub(now.nanos()))
     }

@@ -108,6 +108,9 @@ impl Engine {
                 })
             };
         }
+        if self.uplinks.contains_key(&spec.name) {
+            return Err(invalid("port", &spec.name, "an uplink has this name"));
+        }
         self.bridge(&spec.bridge)?;
         self.refuse_clash(spec)?;
         let at = free_place(&self.port_names);

@@ -15,11 +15,11 @@ use crate::{
     port::tap::offload_words,
 };
 
-const fn rx(t: &Totals) -> Traffic {
+pub(super) const fn rx(t: &Totals) -> Traffic {
     Traffic { frames: t.rx_frames, bytes: t.rx_bytes }
 }
 
-const fn tx(t: &Totals) -> Traffic {
+pub(super) const fn tx(t: &Totals) -> Traffic {
     Traffic { frames: t.tx_frames, bytes: t.tx_bytes }
 }
 

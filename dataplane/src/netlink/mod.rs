@@ -1,13 +1,14 @@
 //! Kernel network devices, through rtnetlink.
 //!
 //! Owns the conversation with the kernel: requests, acknowledgements, dumps, and the kernel's own words where it
-//! refuses. One file an object: `link`, `address`.
+//! refuses. One file an object: `link`, `address`, `route`.
 //! Never touches frames, never keeps a socket: a [`Socket`] belongs to the namespace it was opened in and keeps
 //! that namespace alive, so it is opened for one operation and dropped after it.
 //! The packet crates change often; their types do not leave this module.
 
 mod address;
 mod link;
+mod route;
 mod socket;
 
 pub use address::Address;

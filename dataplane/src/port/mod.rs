@@ -12,6 +12,7 @@ pub mod tap;
 pub(crate) mod tests;
 mod transmit;
 pub mod underlay;
+pub mod uplink;
 
 use rustix::io::Errno;
 

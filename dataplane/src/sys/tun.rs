@@ -42,6 +42,11 @@ pub const F_TSO_ECN: u32 = libc::TUN_F_TSO_ECN;
 pub const F_USO4: u32 = libc::TUN_F_USO4;
 /// UDP super-frames over IPv6 (`TUN_F_USO6`, Linux 6.2); only together with [`F_USO4`].
 pub const F_USO6: u32 = libc::TUN_F_USO6;
+/// Super-frames inside a UDP tunnel without outer checksum (`TUN_F_UDP_TUNNEL_GSO`, Linux 6.17, linux/if_tun.h); needs a header of
+/// 24 octets.
+pub const F_UDP_TUNNEL_GSO: u32 = 0x080;
+/// The same with outer checksums (`TUN_F_UDP_TUNNEL_GSO_CSUM`); only together with [`F_UDP_TUNNEL_GSO`].
+pub const F_UDP_TUNNEL_GSO_CSUM: u32 = 0x100;
 
 /// `struct ifreq` as the tun ioctls use it: a name and 16 bits of flags.
 #[repr(C)]

@@ -9,6 +9,7 @@ pub mod dot1q;
 pub mod ethernet;
 pub mod geneve;
 pub mod layers;
+pub mod neighbour;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod virtio_net;
@@ -20,7 +21,7 @@ pub use dot1q::{Tag, Tci, Vid};
 pub use ethernet::{EtherType, MacAddr};
 pub use geneve::{Geneve, GeneveOption};
 pub use layers::Layers;
-pub use virtio_net::VirtioNetHdr;
+pub use virtio_net::{VirtioNetHdr, VirtioNetHdrTunnel};
 pub use vlans::{VlanList, VlanListError};
 pub use vni::{Vni, VniError};
 pub use vxlan::Vxlan;

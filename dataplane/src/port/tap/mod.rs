@@ -57,6 +57,8 @@ pub struct TapOptions {
     pub persist: bool,
     /// Whether frames carry a virtio header and offloads are negotiated.
     pub offload: bool,
+    /// Whether super-frames in UDP tunnels are negotiated too, with the longer virtio header that describes them.
+    pub uplink: bool,
 }
 
 impl Default for TapOptions {
@@ -70,7 +72,17 @@ impl Default for TapOptions {
             queues: 1,
             persist: false,
             offload: true,
+            uplink: false,
         }
+    }
+}
+
+/// Octets of the virtio header that goes with these capabilities.
+const fn header_len(caps: &Caps) -> usize {
+    match caps {
+        Caps { tunnel: true, .. } => virtio_net::TUNNEL_LEN,
+        Caps { vnet_hdr: true, .. } => virtio_net::LEN,
+        _ => 0,
     }
 }
 
@@ -152,14 +164,14 @@ impl Tap {
         &self.caps
     }
 
-    /// The negotiated offloads in words: "csum", "tso4", "tso6", "tso_ecn", "uso".
+    /// The negotiated offloads in words: "csum", "tso4", "tso6", "tso_ecn", "uso"; of an uplink also "udp_tunnel", "udp_tunnel_csum".
     pub fn offloads(&self) -> Vec<&'static str> {
         negotiate::words(&self.caps)
     }
 
-    /// Octets of the virtio header before each frame: 12, or 0 for a plain port.
+    /// Octets of the virtio header before each frame: 12, 24 where it describes tunnels, or 0 for a plain port.
     pub fn vnet_header_len(&self) -> usize {
-        if self.caps.vnet_hdr { virtio_net::LEN } else { 0 }
+        header_len(&self.caps)
     }
 
     /// The name the interface was given.
@@ -316,7 +328,7 @@ impl Tap {
     }
 
     /// The interface end, wherever it is now, with a socket in that namespace. Neither may be kept.
-    fn interface_end(&self) -> Result<(Socket, Link), TapError> {
+    pub(super) fn interface_end(&self) -> Result<(Socket, Link), TapError> {
         let place = self.place()?.ok_or_else(|| TapError::Gone { name: self.ifname.clone() })?;
         let mut socket = Socket::open_in(place.as_fd()).map_err(self.failed("enter the namespace of"))?;
         let name = self.current_name()?;

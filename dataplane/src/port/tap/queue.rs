@@ -8,7 +8,10 @@ use std::{
 use rustix::io::Errno;
 use zerocopy::FromBytes;
 
-use super::super::{ErrnoClass, Received, SendResult, classify};
+use super::{
+    super::{ErrnoClass, Received, SendResult, classify},
+    header_len,
+};
 use crate::{
     counters::{DropReason, PortCounters},
     frame::{BATCH, Batch, Caps, MAX_FRAME, Offload},
@@ -39,7 +42,7 @@ pub(crate) const WORTH_A_RING: usize = 2;
 impl TapQueue {
     /// A queue over a descriptor that gives and takes one frame a call, with a virtio header in front where `caps` says so.
     pub fn new(fd: OwnedFd, caps: Caps) -> Self {
-        Self { fd, caps, before: if caps.vnet_hdr { virtio_net::LEN } else { 0 }, expect: 1, typical: 1 }
+        Self { fd, caps, before: header_len(&caps), expect: 1, typical: 1 }
     }
 
     /// Another handle on the same queue, for a worker that only sends by it.
@@ -53,7 +56,7 @@ impl TapQueue {
         &self.caps
     }
 
-    /// Octets of the virtio header before each frame, in both directions: 12, or 0 for a plain port.
+    /// Octets of the virtio header before each frame, in both directions: 12, 24 where it describes tunnels, or 0 for a plain port.
     #[inline]
     pub fn vnet_header_len(&self) -> usize {
         self.before
@@ -184,6 +187,8 @@ fn ended_by(errno: Errno, counters: &PortCounters, seen: &mut Seen) -> Received 
 }
 
 /// The offload state of what a read returned, `before` octets of virtio header and a frame, or why it cannot be carried.
+/// The longer header, of an uplink, is not looked at here: it stays in front of the frame, for `overlay::uplink`, which alone
+/// knows what its frames are.
 #[inline]
 fn admit(read: &[u8], before: usize) -> Result<Offload, DropReason> {
     let len = read.len().saturating_sub(before);
@@ -193,7 +198,7 @@ fn admit(read: &[u8], before: usize) -> Result<Offload, DropReason> {
     if len > MAX_FRAME {
         return Err(DropReason::Giant); // perhaps longer still: the slot cuts it off, and is longer than a frame
     }
-    if before == 0 {
+    if before != virtio_net::LEN {
         return Ok(Offload::NONE);
     }
     let header = VirtioNetHdr::ref_from_prefix(read).map_err(|_| DropReason::VnetHeaderInvalid)?.0;

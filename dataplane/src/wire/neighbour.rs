@@ -10,8 +10,7 @@ use smoltcp::{
     },
 };
 
-use super::is_station;
-use crate::wire::{
+use super::{
     EtherType, MacAddr, Tag,
     dot1q::TAG_LEN,
     ethernet::{ADDRS_LEN, HEADER_LEN},
@@ -30,6 +29,9 @@ const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 const HOP_LIMIT: u8 = 255;
 /// Octets of an advertisement with one option, the link-layer address.
 const ADVERTISEMENT_LEN: usize = 32;
+
+/// The group of all nodes of a link (RFC 4291 §2.7.1).
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// The longest answer: an advertisement with the switch's own tag and a priority tag.
 pub const MAX_ANSWER: usize = HEADER_LEN + 2 * TAG_LEN + IPV6_HEADER_LEN + ADVERTISEMENT_LEN;
@@ -69,7 +71,7 @@ fn payload(frame: &[u8], type_at: usize) -> Option<(EtherType, usize)> {
 
 /// A message, and where it begins in its frame.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(crate) struct Message {
     at: usize,
     /// Source of the frame, and whether it went to a group.
     from: MacAddr,
@@ -86,18 +88,18 @@ enum Kind {
 
 /// What a message says of a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Claim {
-    pub(super) ip: IpAddr,
-    pub(super) mac: MacAddr,
+pub(crate) struct Claim {
+    pub(crate) ip: IpAddr,
+    pub(crate) mac: MacAddr,
     /// Whether it holds against another MAC address that is known.
-    pub(super) overrides: bool,
+    pub(crate) overrides: bool,
     /// Whether the neighbour is a router, where the message says so.
-    pub(super) router: Option<bool>,
+    pub(crate) router: Option<bool>,
 }
 
 impl Message {
     /// The message in a frame that [`concerns`] us; `None` where its receivers would not believe it.
-    pub(super) fn parse(frame: &[u8], type_at: usize) -> Option<Self> {
+    pub(crate) fn parse(frame: &[u8], type_at: usize) -> Option<Self> {
         let to = MacAddr::from_octets(*frame.first_chunk()?);
         let from = MacAddr::from_octets(*frame.get(6..)?.first_chunk()?);
         let (ethertype, at) = payload(frame, type_at)?;
@@ -114,7 +116,7 @@ impl Message {
     ///
     /// Not for an ARP probe, whose sender address is zero, nor an announcement, whose sender asks for its own address
     /// (RFC 5227 §2.1.1, §2.3), nor for a search for duplicates, which comes from the unspecified address (RFC 4862 §5.4.2).
-    pub(super) fn asks_for(&self) -> Option<IpAddr> {
+    pub(crate) fn asks_for(&self) -> Option<IpAddr> {
         let (source, target): (IpAddr, IpAddr) = match self.kind {
             Kind::Arp { request: true, sender_mac, sender, target } if sender_mac.is_station() => {
                 (sender.into(), target.into())
@@ -126,8 +128,23 @@ impl Message {
         asks.then_some(target)
     }
 
+    /// The address that its sender asks about, also where it only looks whether somebody has it: the one who has it answers those too
+    /// (RFC 5227 §2.4, RFC 4862 §5.4.3).
+    pub(crate) fn asks_about(&self) -> Option<IpAddr> {
+        match self.kind {
+            Kind::Arp { request: true, sender_mac, sender, target } => {
+                (self.from.is_station() && sender_mac.is_station() && sender != target)
+                    .then_some(target.into())
+            }
+            Kind::Solicitation { source, target, .. } => {
+                (self.from.is_station() && source != target).then_some(target.into())
+            }
+            _ => None,
+        }
+    }
+
     /// What it says of its sender, or of the target of an advertisement.
-    pub(super) fn claim(&self) -> Option<Claim> {
+    pub(crate) fn claim(&self) -> Option<Claim> {
         let (ip, mac, overrides, router): (IpAddr, _, _, _) = match self.kind {
             Kind::Arp { sender, sender_mac, .. } => (sender.into(), sender_mac, true, None),
             // "If an entry already exists, and the cached link-layer address differs from the one in the received Source
@@ -142,7 +159,7 @@ impl Message {
     }
 
     /// Writes the answer to this question of `frame`; returns its octets.
-    pub(super) fn answer(&self, frame: &[u8], mac: MacAddr, router: bool, reply: &mut [u8]) -> Option<usize> {
+    pub(crate) fn answer(&self, frame: &[u8], mac: MacAddr, router: bool, reply: &mut [u8]) -> Option<usize> {
         // Asked by the neighbour itself, under another of its addresses.
         let itself = matches!(self.kind, Kind::Arp { sender_mac, .. } if sender_mac == mac);
         if itself || self.from == mac {
@@ -239,8 +256,12 @@ fn arp_reply(mac: MacAddr, ip: Ipv4Addr, to_mac: MacAddr, to: Ipv4Addr, body: &m
 /// "the node MUST set the Solicited flag to one and unicast the advertisement to the Source Address of the solicitation". The override
 /// flag is set, and the target's link-layer address there, as in what the neighbour itself would send (RFC 4861 §7.2.4).
 fn advertisement(mac: MacAddr, ip: Ipv6Addr, router: bool, to: Ipv6Addr, body: &mut [u8]) -> Option<usize> {
-    let mut flags = NdiscNeighborFlags::SOLICITED | NdiscNeighborFlags::OVERRIDE;
+    let mut flags = NdiscNeighborFlags::OVERRIDE;
     flags.set(NdiscNeighborFlags::ROUTER, router);
+    // "If the source of the solicitation is the unspecified address, the node MUST set the Solicited flag to zero and multicast the
+    // advertisement to the all-nodes address" (RFC 4861 §7.2.4).
+    let to = if to.is_unspecified() { ALL_NODES } else { to };
+    flags.set(NdiscNeighborFlags::SOLICITED, to != ALL_NODES);
     let message = Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert {
         flags,
         target_addr: ip,
@@ -259,4 +280,70 @@ fn advertisement(mac: MacAddr, ip: Ipv6Addr, router: bool, to: Ipv6Addr, body: &
     let caps = ChecksumCapabilities::default();
     message.emit(&ip, &to, &mut Icmpv6Packet::new_unchecked(rest), &caps);
     Some(len)
+}
+
+/// Writes the frame by which `asker` asks who has `target`: of everybody, or of the station `of` alone, to see whether it still has it.
+pub(crate) fn question(
+    asker: IpAddr,
+    asker_mac: MacAddr,
+    target: IpAddr,
+    of: Option<MacAddr>,
+    frame: &mut [u8],
+) -> Option<usize> {
+    let (head, body) = frame.split_at_mut_checked(HEADER_LEN)?;
+    let (destination, ethertype, len) = match (asker, target) {
+        (IpAddr::V4(asker), IpAddr::V4(target)) => {
+            let repr = ArpRepr::EthernetIpv4 {
+                operation: ArpOperation::Request,
+                source_hardware_addr: EthernetAddress(asker_mac.octets()),
+                source_protocol_addr: asker,
+                target_hardware_addr: EthernetAddress(of.unwrap_or(MacAddr::ZERO).octets()),
+                target_protocol_addr: target,
+            };
+            repr.emit(&mut ArpPacket::new_unchecked(body.get_mut(..repr.buffer_len())?));
+            (of.unwrap_or(MacAddr::BROADCAST), EtherType::ARP, repr.buffer_len())
+        }
+        (IpAddr::V6(asker), IpAddr::V6(target)) => {
+            let [.., high, middle, low] = target.octets();
+            // The solicited-node group, and its MAC address (RFC 4291 §2.7.1, RFC 2464 §7).
+            let (low_bits, group_mac) =
+                (u16::from_be_bytes([middle, low]), [0x33, 0x33, 0xff, high, middle, low]);
+            let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(high), low_bits);
+            let message = Icmpv6Repr::Ndisc(NdiscRepr::NeighborSolicit {
+                target_addr: target,
+                lladdr: Some(EthernetAddress(asker_mac.octets()).into()),
+            });
+            let to = if of.is_some() { target } else { group };
+            let header = Ipv6Repr {
+                src_addr: asker,
+                dst_addr: to,
+                next_header: IpProtocol::Icmpv6,
+                payload_len: message.buffer_len(),
+                hop_limit: HOP_LIMIT,
+            };
+            let len = IPV6_HEADER_LEN + message.buffer_len();
+            let (packet, rest) = body.get_mut(..len)?.split_at_mut_checked(IPV6_HEADER_LEN)?;
+            header.emit(&mut Ipv6Packet::new_unchecked(packet));
+            let caps = ChecksumCapabilities::default();
+            message.emit(&asker, &to, &mut Icmpv6Packet::new_unchecked(rest), &caps);
+            (of.unwrap_or(MacAddr::from_octets(group_mac)), EtherType::IPV6, len)
+        }
+        _ => return None,
+    };
+    let (to, rest) = head.split_first_chunk_mut::<6>()?;
+    let (from, kind) = rest.split_first_chunk_mut::<6>()?;
+    *to = destination.octets();
+    *from = asker_mac.octets();
+    kind.copy_from_slice(&ethertype.0.to_be_bytes());
+    Some(HEADER_LEN + len)
+}
+
+/// Whether one station can have the address.
+pub(crate) fn is_station(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || ip.is_broadcast())
+        }
+        IpAddr::V6(ip) => !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast()),
+    }
 }
