@@ -14,7 +14,7 @@ use crate::{
     fdb::Flush,
     frame::Caps,
     index::{PortIdx, RemoteIdx},
-    overlay::{Encap, Entrance, Fragmentation, Inherit, Segment, Tunnel, Via, Vtep, decap::Rules},
+    overlay::{Encap, Entrance, Fragmentation, Inherit, Remotes, Segment, Tunnel, Via, Vtep, decap::Rules},
     wire::{MacAddr, Vid, VlanList, Vni, geneve, vxlan},
 };
 
@@ -236,6 +236,7 @@ pub(super) fn compile_vtep(
     vtep: &VtepState,
     ports: &[&PortState],
     entered: &BTreeSet<(PortIdx, RemoteIdx)>,
+    remotes: &Remotes,
 ) -> Vtep {
     let mut segments = hashbrown::HashMap::default();
     let mut entrances = Vec::new();
@@ -243,7 +244,7 @@ pub(super) fn compile_vtep(
         let Some(tunnel) = port.tunnel.as_ref().filter(|t| t.lease.vtep == vtep.idx) else { continue };
         let entrance = entrances.len() as u16;
         segments.extend(vnis(&port.spec.options).map(|(vni, vlan)| (vni, Segment { entrance, vlan })));
-        entrances.push(compile_entrance(port, tunnel, entered));
+        entrances.push(compile_entrance(port, tunnel, entered, remotes));
     }
     Vtep {
         idx: vtep.idx,
@@ -258,6 +259,7 @@ fn compile_entrance(
     port: &PortState,
     tunnel: &TunnelState,
     entered: &BTreeSet<(PortIdx, RemoteIdx)>,
+    remotes: &Remotes,
 ) -> Entrance {
     let options = &port.spec.options;
     let rules = match options.kind_or_default() {
@@ -274,7 +276,7 @@ fn compile_entrance(
     };
     let known = options.remote_check_or_default().0.then(|| {
         let entered = entered.iter().filter(|(at, _)| *at == port.idx).map(|(_, remote)| *remote);
-        tunnel.flood.iter().copied().chain(entered).collect()
+        tunnel.flood.iter().copied().chain(entered).filter_map(|remote| remotes.address(remote)).collect()
     });
     Entrance { port: port.idx, rules, known, stats: Arc::clone(&port.stats) }
 }
