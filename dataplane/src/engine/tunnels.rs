@@ -130,8 +130,15 @@ impl Engine {
     }
 
     /// What stands behind a tunnel, seen from the control thread.
-    pub(super) fn tunnel_backend(&self, _state: &TunnelState) -> Box<dyn Backend> {
-        Box::new(TunnelBackend { caps: Caps::NONE })
+    pub(super) fn tunnel_backend(&self, state: &TunnelState) -> Box<dyn Backend> {
+        let caps = match state.tunnel.via {
+            Via::Sockets { .. } => Caps::NONE,
+            Via::Uplink(port) => {
+                let caps = self.uplinks.values().find(|uplink| uplink.idx == port).map(|u| *u.uplink.caps());
+                caps.map_or(Caps::NONE, |caps| caps.tunnelled(state.tunnel.udp_csum))
+            }
+        };
+        Box::new(TunnelBackend { caps })
     }
 
     fn need(&self, spec: &PortSpec) -> Result<Need, Refusal> {
@@ -141,7 +148,7 @@ impl Engine {
             (Some(address), Some(device)) => Some(Group { address, device: device.clone() }),
             _ => None,
         };
-        let uplink: Option<PortIdx> = None;
+        let uplink = self.uplink_at(local).map(|uplink| uplink.idx);
         if uplink.is_some() && group.is_some() {
             return Err(invalid(
                 "port",
@@ -204,6 +211,7 @@ impl Engine {
             vtep: lease.vtep,
             via,
             v6: need.vtep.local.is_ipv6(),
+            src_ports: need.ports.clone(),
             dst_port: need.vtep.local.port(),
             encap,
             vni: options.vni,
@@ -224,6 +232,10 @@ impl Engine {
     /// Asks the kernel how long a packet to a remote may be.
     pub(super) fn look_up_path(&mut self, vtep: &VtepAddress, device: Option<&str>, remote: RemoteIdx) {
         let Some(ip) = self.underlay.remotes.address(remote) else { return };
+        if let Some(uplink) = self.uplink_at(vtep.local.ip()) {
+            self.underlay.remotes.set_path_mtu(remote, uplink.uplink.path().mtu);
+            return;
+        }
         // Where there is no route now there may be one later; sending says so by name.
         if let Ok(mtu) = self.opener.path_mtu(vtep, ip, device) {
             self.underlay.remotes.set_path_mtu(remote, mtu);
@@ -248,6 +260,7 @@ pub(super) fn compile_vtep(
     Vtep {
         idx: vtep.idx,
         local: vtep.address.local.ip(),
+        zero_csum6: vtep.zero_csum6,
         segments,
         entrances: entrances.into(),
         stats: Arc::clone(&vtep.stats),

@@ -38,6 +38,12 @@ impl Remotes {
     pub fn pin(&self, v: VtepIdx, ip: IpAddr) -> Option<RemoteIdx> {
         self.find_or_add(v, ip, Tick::from_secs(1))
     }
+    pub fn narrow(&self, v: VtepIdx, ip: IpAddr, mtu: u32) {
+        let mut all = self.0.write().unwrap();
+        if let Some(r) = all.of.get(&(v, ip)).copied() {
+            all.list[r.at()].1 = mtu.min(all.list[r.at()].1);
+        }
+    }
     pub fn unpin(&self, _: RemoteIdx) {}
 }
 /// c

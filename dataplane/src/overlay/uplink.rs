@@ -13,7 +13,7 @@ use std::{net::IpAddr, ops::Range, sync::Arc};
 use super::{
     Host,
     host::addresses,
-    outer::{self, Invalid},
+    outer::{self, Invalid, UdpChecksum},
 };
 use crate::{
     counters::DropReason,
@@ -251,6 +251,16 @@ pub enum OuterChecksum {
 }
 
 impl OuterChecksum {
+    /// How it is written, over these slices where it covers anything.
+    #[inline]
+    pub const fn as_udp<'a>(&self, covered: &'a [&'a [u8]]) -> UdpChecksum<'a> {
+        match self {
+            Self::Zero => UdpChecksum::Zero,
+            Self::Partial => UdpChecksum::Partial,
+            Self::Local { .. } | Self::Complete => UdpChecksum::Complete(covered),
+        }
+    }
+
     /// What it is to be taken over, behind the tunnel header, of an inner frame that is in two parts: slices for
     /// [`UdpChecksum::Complete`](outer::UdpChecksum::Complete). `word` is for two octets that stand for all the rest.
     #[inline]
