@@ -5,7 +5,9 @@
 use std::{fs, panic, path::Path, sync::LazyLock};
 
 use proptest::prelude::*;
-use tapway_dataplane::{frame::Offload, offload::Split, wire::VirtioNetHdr};
+use tapway_dataplane::{
+    bridge::Neighbours, frame::Offload, offload::Split, overlay::too_big, tick::Tick, wire::VirtioNetHdr,
+};
 
 #[path = "../fuzz/targets/mod.rs"]
 #[allow(unreachable_pub, missing_docs, reason = "shared with the fuzzing crate")]
@@ -67,6 +69,41 @@ fn the_inputs_for_split_reach_what_they_are_named_for() {
     assert_eq!(split("tcp4-one-octet-a-segment"), Some(Err("segment_limit")));
     assert_eq!(split("tcp4-length-beyond-the-frame"), Some(Err("gso_malformed")));
     assert_eq!(split("checksum-beyond-the-frame"), None);
+}
+
+#[test]
+fn the_inputs_for_neigh_reach_what_they_are_named_for() {
+    let neighbours = Neighbours::new();
+    for ip in ["198.51.100.7", "2001:db8::7"] {
+        let mac = "02:00:00:00:00:07".parse().unwrap();
+        neighbours.insert_static(0, ip.parse().unwrap(), mac, Tick::from_secs(1)).unwrap();
+    }
+    let mut out = [0; too_big::MAX_REPLY];
+    let (mut answered, mut too_large) = (Vec::new(), Vec::new());
+    for file in fs::read_dir(corpus().join("neigh")).unwrap() {
+        let file = file.unwrap();
+        let (name, frame) = (file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap());
+        if neighbours.answer(0, &frame, 12, &mut out).is_some() {
+            answered.push(name.clone());
+        }
+        if too_big::reply(&frame, 12, 1400, &mut out).is_some() {
+            too_large.push(name);
+        }
+    }
+    answered.sort();
+    too_large.sort();
+    assert_eq!(answered, ["arp-request", "arp-request-behind-priority-tag", "nd-solicitation"]);
+    // Whether it is too large the caller says: a solicitation to one station would get a message as well.
+    assert_eq!(
+        too_large,
+        [
+            "nd-solicitation-to-one",
+            "tcp4-with-df",
+            "tcp4-with-options-and-tags",
+            "tcp6-first-fragment-behind-options",
+            "tcp6-plain"
+        ]
+    );
 }
 
 proptest! {

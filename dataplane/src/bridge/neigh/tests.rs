@@ -5,13 +5,13 @@ use std::{
     time::Duration,
 };
 
-use etherparse::{IcmpEchoHeader, Icmpv6Type, NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{Icmpv6Type, NetSlice, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 
 use super::*;
 use crate::wire::{
     EtherType,
-    sample::{self, SOURCE, ethernet, naive_sum, pseudo_sum},
+    sample::{self, SOURCE, naive_sum, pseudo_sum},
 };
 
 const REQUEST: u8 = 1;
@@ -37,6 +37,13 @@ const OTHER_MAC: MacAddr = MacAddr::from_octets([2, 0, 0, 0, 0, 9]);
 
 fn asker() -> MacAddr {
     MacAddr::from_octets(SOURCE)
+}
+
+/// A frame to all stations.
+fn ethernet(tags: &[[u16; 2]], ethertype: EtherType, payload: &[u8]) -> Vec<u8> {
+    let mut frame = sample::ethernet(tags, ethertype, payload);
+    frame[..6].fill(0xff);
+    frame
 }
 
 fn arp_message(operation: u8, sha: MacAddr, spa: Ipv4Addr, tpa: Ipv4Addr) -> Vec<u8> {
@@ -139,15 +146,29 @@ fn a_solicitation_for_a_neighbour_is_answered_with_an_advertisement() {
         0x60, 0, 0, 0,  0, 32,  58,  255,
         0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7,
         0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
-        136, 0,  0x19, 0x7c,  ROUTER | SOLICITED | OVERRIDE, 0, 0, 0,
+        136, 0,  0x0a, 0x62,  ROUTER | SOLICITED | OVERRIDE, 0, 0, 0,
         0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7,
         2, 1,  2, 0, 0, 0, 0, 7,
     ];
     assert_eq!(reply, expected);
     assert_eq!(naive_sum(&[&pseudo_sum(&reply[14..], 32).to_be_bytes(), &reply[54..]].concat()), 0xffff);
-    // RFC 4861 §4.3: the address is a group's to resolve, and the target's own to verify that it can still be reached.
+    // What counts is that the frame goes to a group.
     let unicast = six(&nd_packet(SOLICITATION, 0, (ASKER6, IP6), IP6, None));
     assert_eq!(answer(&one(), &unicast, 12).unwrap(), expected);
+}
+
+#[test]
+fn a_question_to_one_station_is_left_to_that_station() {
+    for mut question in [arp(REQUEST, asker(), ASKER, IP), solicitation()] {
+        assert!(answer(&one(), &question, 12).is_some());
+        question[..6].copy_from_slice(&MAC.octets());
+        assert_eq!(answer(&one(), &question, 12), None);
+        assert_eq!(
+            snooping().snoop(0, &question, 12, secs(1)),
+            Snoop::New,
+            "and something is learned from it"
+        );
+    }
 }
 
 #[test]
@@ -186,7 +207,7 @@ fn what_is_no_question_for_a_neighbour_passes() {
     for (what, frame) in [
         // RFC 5227 §2.1.1: "The 'sender IP address' field MUST be set to all zeroes".
         ("an ARP probe", arp(REQUEST, asker(), nowhere, IP)),
-        // RFC 5227 §2.3: "the sender and target IP address fields are both set".
+        // RFC 5227 §2.3: "the sender and target IP addresses are both set to the host's newly selected IPv4 address".
         ("an ARP announcement", arp(REQUEST, asker(), IP, IP)),
         ("an ARP reply", arp(REPLY, asker(), ASKER, IP)),
         ("an inverse ARP request", arp(8, asker(), ASKER, IP)),
@@ -194,7 +215,7 @@ fn what_is_no_question_for_a_neighbour_passes() {
         ("a request from a group", arp(REQUEST, asker(), Ipv4Addr::new(224, 0, 0, 1), IP)),
         ("a request by the neighbour", arp(REQUEST, MAC, ASKER, IP)),
         ("a request by nobody", arp(REQUEST, MacAddr::ZERO, ASKER, IP)),
-        // RFC 4862 §5.4.2: "The solicitation's [...] source is set to the unspecified address".
+        // RFC 4862 §5.4.2: "the IP source is set to the unspecified address".
         ("a search for duplicates", nd(Ipv6Addr::UNSPECIFIED, IP6)),
         ("a solicitation for its own source", nd(IP6, IP6)),
         ("a solicitation for somebody else", nd(ASKER6, Ipv6Addr::LOCALHOST)),
@@ -480,15 +501,13 @@ fn a_full_table_refuses_what_it_hears_and_makes_room_for_the_operator() {
 fn whatever_comes_and_goes_the_table_takes_no_more_memory() {
     let neighbours = snooping();
     let taken = neighbours.read().allocation_size();
-    for round in 0..6 {
-        for n in 0..LIMIT as u32 {
-            let frame = arp(REPLY, MAC, numbered(round * LIMIT as u32 + n), ASKER);
-            assert_eq!(neighbours.snoop(0, &frame, 12, secs(u64::from(round))), Snoop::New);
-            if n == LIMIT as u32 / 2 && round > 0 {
-                assert_eq!(neighbours.sweep(secs(u64::from(round) + 60), Duration::from_secs(60)), LIMIT / 2);
-            }
+    for n in 0..6 * LIMIT as u32 {
+        // Full from the first round on, with one leaving for each that comes.
+        if let Some(oldest) = n.checked_sub(LIMIT as u32) {
+            assert!(neighbours.remove(0, numbered(oldest).into()).is_some());
         }
-        neighbours.sweep(secs(u64::from(round)), Duration::ZERO);
+        let frame = arp(REPLY, MAC, numbered(n), ASKER);
+        assert_eq!(neighbours.snoop(0, &frame, 12, secs(1)), Snoop::New);
     }
     assert_eq!(neighbours.read().allocation_size(), taken);
     assert!(taken < 1_400_000, "{taken} octets");
