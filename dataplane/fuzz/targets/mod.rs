@@ -6,6 +6,7 @@
 pub mod call;
 pub mod forward;
 pub mod layers;
+pub mod merge;
 pub mod secure;
 pub mod split;
 pub mod topology;
@@ -19,6 +20,7 @@ pub const ALL: &[Target] = &[
     ("call", call::run),
     ("forward", forward::run),
     ("layers", layers::run),
+    ("merge", merge::run),
     ("secure", secure::run),
     ("split", split::run),
     ("topology", topology::run),

@@ -265,7 +265,7 @@ impl Merging {
             return self.close_hosts(batch, n, packet);
         };
         let segment = if good { Segment::of(frame, packet) } else { None };
-        let found = self.find(batch, n, packet, hash);
+        let found = self.find(batch, frame, packet, hash);
         let Some(segment) = segment else {
             if let Some(slot) = found {
                 self.close(batch, slot);
@@ -301,12 +301,12 @@ impl Merging {
         }
     }
 
-    /// The open super-frame of the flow of frame `n`.
+    /// The open super-frame of the flow of `frame`.
     #[inline]
-    fn find(&self, batch: &Batch, n: usize, packet: &Packet, hash: u32) -> Option<usize> {
+    fn find(&self, batch: &Batch, frame: &[u8], packet: &Packet, hash: u32) -> Option<usize> {
         let is_it = |slot: usize| match &self.open[slot] {
             Some(open) if self.hashes[slot] == hash => {
-                is_same_flow(batch.bytes(open.frame.into()), &open.packet, batch.bytes(n), packet)
+                is_same_flow(batch.bytes(open.frame.into()), &open.packet, frame, packet)
             }
             _ => false,
         };
@@ -392,7 +392,7 @@ impl Open {
         let (same, fixed_id) = match version {
             Version::V4 => {
                 let [a, b] = [octets::<12>(head, l3)?, octets::<12>(frame, l3)?];
-                let [first, id] = [&a, &b].map(|h| u16::from_be_bytes([h[4], h[5]]));
+                let [first, id] = [a, b].map(|h| u16::from_be_bytes([h[4], h[5]]));
                 // "When we receive our second frame we can make a decision on if we continue this flow as an atomic flow with a
                 // fixed ID or if we use an incrementing ID" (`inet_gro_flush`).
                 let atomic = a[6] & DONT_FRAGMENT.to_be_bytes()[0] != 0;
@@ -458,8 +458,8 @@ impl Open {
 
 /// The `N` octets at `at`.
 #[inline]
-fn octets<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-    bytes.get(at..)?.first_chunk().copied()
+fn octets<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; N]> {
+    bytes.get(at..)?.first_chunk()
 }
 
 /// Whether the options of two TCP headers are equal, of the same length: in place, as a call takes longer than to compare 12 octets.
@@ -476,14 +476,13 @@ fn hash(frame: &[u8], packet: &Packet) -> Option<u32> {
     if !packet.plain {
         return None;
     }
-    let ports = u64::from(u32::from_ne_bytes(octets(frame, packet.l4)?));
+    let ports = u64::from(u32::from_ne_bytes(*octets(frame, packet.l4)?));
     // The addresses stand directly before them; two of IPv6 differ in the second half of either, mostly.
     let addresses = match packet.version {
-        Version::V4 => u64::from_ne_bytes(octets(frame, packet.l4 - 8)?),
+        Version::V4 => u64::from_ne_bytes(*octets(frame, packet.l4 - 8)?),
         Version::V6 => {
-            let words =
-                [octets(frame, packet.l4 - 24)?, octets(frame, packet.l4 - 8)?].map(u64::from_ne_bytes);
-            words[0].rotate_left(32) ^ words[1]
+            let [source, destination] = [*octets(frame, packet.l4 - 24)?, *octets(frame, packet.l4 - 8)?];
+            u64::from_ne_bytes(source).rotate_left(32) ^ u64::from_ne_bytes(destination)
         }
     };
     let mixed = (addresses ^ ports.wrapping_mul(SPREAD)).wrapping_mul(SPREAD);
