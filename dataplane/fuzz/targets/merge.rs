@@ -3,7 +3,7 @@
 
 use tapway_dataplane::{
     frame::{BATCH, Batch, Checksum, Gso, GsoKind, Offload},
-    offload::{Limits, MAX_HEADERS, Split, merge, validate},
+    offload::{Limits, MAX_HEADERS, Split, checksum, merge, validate},
     wire::{
         Layers,
         layers::{Fragment, Version},
@@ -31,7 +31,11 @@ pub fn merged(input: &[u8]) -> Vec<usize> {
             at = Batch::slot_at(batch.len());
         }
         let range = at..at + frame.len();
-        batch.memory_mut()[range.clone()].copy_from_slice(frame);
+        let placed = &mut batch.memory_mut()[range.clone()];
+        placed.copy_from_slice(frame);
+        if state > 3 {
+            finish(placed);
+        }
         at = range.end;
         all_verified &= state != 1;
         batch.push_at(range, offload(state), None);
@@ -78,6 +82,28 @@ fn offload(state: u8) -> Offload {
         3 => Offload { csum: Checksum::Unknown, gso: Some(hint) },
         _ => Offload::NONE,
     }
+}
+
+/// Makes the checksums of a frame right, without which changed octets would seldom get past their verification.
+fn finish(frame: &mut [u8]) -> Option<()> {
+    let Layers { l3, ip: Some(ip), .. } = Layers::parse(frame).ok()? else { return None };
+    let addresses = match ip.version {
+        Version::V4 => {
+            frame[l3 + 10..l3 + 12].fill(0);
+            let sum = !checksum::sum(&frame[l3..ip.l4]);
+            frame[l3 + 10..l3 + 12].copy_from_slice(&sum.to_be_bytes());
+            l3 + 12..l3 + 20
+        }
+        Version::V6 => l3 + 8..l3 + 40,
+    };
+    let len = (ip.end - ip.l4) as u32;
+    let pseudo = [&frame[addresses], &len.to_be_bytes(), &[0, 0, 0, ip.protocol]].concat();
+    let transport = &mut frame[ip.l4..ip.end];
+    let offset = if ip.protocol == 6 { 16 } else { 6 };
+    transport.get_mut(offset..offset + 2)?.fill(0);
+    let sum = !checksum::sum(&[&pseudo, &*transport].concat());
+    transport[offset..offset + 2].copy_from_slice(&sum.to_be_bytes());
+    Some(())
 }
 
 /// What the packets of one flow have in common; the frame itself where it has no ports.
