@@ -48,6 +48,20 @@ fn every_kept_input_still_passes_its_target() {
     }
 }
 
+#[test]
+fn the_inputs_for_merge_reach_what_they_are_named_for() {
+    let merged = |name: &str| targets::merge::merged(&fs::read(corpus().join("merge").join(name)).unwrap());
+    assert_eq!(merged("tcp4-three-segments"), [3]);
+    assert_eq!(merged("tcp6-behind-two-tags"), [3]);
+    assert_eq!(merged("udp4-with-a-shorter-last"), [4]);
+    assert_eq!(merged("udp6-nobody-takes-them"), [1, 1, 1]);
+    assert_eq!(merged("two-flows-in-turn-apart"), [3, 3]);
+    assert_eq!(merged("two-flows-in-turn-together"), [1; 6]);
+    assert_eq!(merged("push-between-segments"), [2, 2]);
+    assert_eq!(merged("tcp4-fixed-identification"), [3]);
+    assert_eq!(merged("tcp4-damaged-between-segments"), [1, 1, 2]);
+}
+
 /// A kept input, and the function of the target that it is for.
 type Kept = (fn(&[u8]), Vec<u8>);
 

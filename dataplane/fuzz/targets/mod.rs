@@ -8,6 +8,7 @@ pub mod forward;
 pub mod layers;
 pub mod neigh;
 pub mod overlay;
+pub mod merge;
 pub mod secure;
 pub mod split;
 pub mod topology;
@@ -23,6 +24,7 @@ pub const ALL: &[Target] = &[
     ("layers", layers::run),
     ("neigh", neigh::run),
     ("overlay", overlay::run),
+    ("merge", merge::run),
     ("secure", secure::run),
     ("split", split::run),
     ("topology", topology::run),

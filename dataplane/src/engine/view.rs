@@ -153,7 +153,7 @@ impl Engine {
             mac_limit: options.mac_limit_or_default(),
             storm_limit: options.storm_limit_or_default(),
             secure: options.secure.clone(),
-            tunnel: TunnelView::of(spec.effective(self.workers.len() as u16)),
+            tunnel: self.tunnel_view(state),
             macs: self.bridges.get(&spec.bridge).map_or(0, |b| b.fdb.port_len(state.idx) as u64),
             rx: rx(&totals),
             tx: tx(&totals),
@@ -180,15 +180,30 @@ impl Engine {
 
     pub(super) fn drops(&self, port: Option<&PortName>) -> Result<Reply, Refusal> {
         let mut drops = Vec::new();
-        for state in self.selected(port)? {
-            drops.extend(state.stats.total().drops().map(|(reason, frames)| DropView {
-                port: Some(state.spec.name.clone()),
-                vtep: None,
+        let mut count = |port: Option<&PortName>, vtep: Option<String>, totals: Totals| {
+            drops.extend(totals.drops().map(|(reason, frames)| DropView {
+                port: port.cloned(),
+                vtep: vtep.clone(),
                 reason: reason.name().to_owned(),
                 frames,
                 what: reason.what().to_owned(),
                 remedy: reason.remedy().to_owned(),
             }));
+        };
+        if let Some(uplink) = port.and_then(|name| self.uplinks.get(name)) {
+            count(port, None, uplink.stats.total());
+            return Ok(Reply::Drops { drops });
+        }
+        for state in self.selected(port)? {
+            count(Some(&state.spec.name), None, state.stats.total());
+        }
+        if port.is_none() {
+            for (name, uplink) in &self.uplinks {
+                count(Some(name), None, uplink.stats.total());
+            }
+            for vtep in self.underlay.vteps() {
+                count(None, Some(vtep.name()), vtep.stats.total());
+            }
         }
         Ok(Reply::Drops { drops })
     }

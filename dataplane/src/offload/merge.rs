@@ -15,6 +15,7 @@
 //! Super-frames stay where their first segment lies, and grow behind it: there is no memory to be found for them, and where segments
 //! came in one receive their payload moves by no more than some headers.
 
+mod places;
 mod verify;
 
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod tests;
 
 pub use verify::verify;
 
+use places::Places;
 use verify::{Packet, TCP_LEN};
 
 use super::{
@@ -52,6 +54,9 @@ const RST: u8 = 0x04;
 const URG: u8 = 0x20;
 /// "Don't fragment" in the word at 6 of an IPv4 header (RFC 791 §3.1).
 const DONT_FRAGMENT: u16 = 0x4000;
+
+/// The state of a plain frame whose checksum is right.
+const GOOD: Offload = Offload { csum: Checksum::Good, gso: None };
 
 /// What a super-frame may be.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +95,7 @@ pub fn merge(batch: &mut Batch, limits: &Limits) {
         if let Some(packet) = packet
             && (packet.tcp || limits.udp)
         {
-            merging.take(batch, n, &packet);
+            merging.take(batch, n, &packet, state == GOOD);
         }
     }
     merging.finish(batch);
@@ -124,27 +129,29 @@ impl Segment {
                 return None; // the bit that must be zero, or a checksum in the form that a split does not write
             }
         }
-        if !tcp {
+        let transport = frame.get(l4..)?;
+        let (header_len, alone, sequence, flags) = if tcp {
+            let header = transport.first_chunk::<TCP_LEN>()?;
+            let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+            let header_len = usize::from(header[12] >> 4) * 4;
+            let alone = header_len < TCP_LEN || header[13] & ALONE != 0 || header[16..18] == [0xff; 2];
+            (header_len, alone, sequence, header[13] & (PSH | FIN))
+        } else {
             // "requires non zero csum, for symmetry with GSO" (`udp_gro_receive_segment`).
-            let alone = be16(frame, l4 + 6)? == 0 || usize::from(be16(frame, l4 + 4)?) != end - l4;
-            let payload = l4 + UDP_LEN;
-            return (!alone && end > payload).then(|| Self {
-                payload,
-                len: end - payload,
-                sequence: 0,
-                flags: 0,
-            });
+            let header = transport.first_chunk::<UDP_LEN>()?;
+            let len = u16::from_be_bytes([header[4], header[5]]);
+            (UDP_LEN, header[6..8] == [0; 2] || usize::from(len) != transport.len(), 0, 0)
+        };
+        if alone || transport.len() <= header_len {
+            return None;
         }
-        let [offset, flags] = be16(frame, l4 + 12)?.to_be_bytes();
-        let header_len = usize::from(offset >> 4) * 4;
-        let payload = l4 + header_len;
-        let alone = header_len < TCP_LEN || flags & ALONE != 0 || be16(frame, l4 + 16)? == 0xffff;
-        (!alone && end > payload).then_some(Self {
-            payload,
-            len: end - payload,
-            sequence: u32::from_be_bytes(octets(frame, l4 + 4)?),
-            flags: flags & (PSH | FIN),
-        })
+        Some(Self { payload: l4 + header_len, len: transport.len() - header_len, sequence, flags })
+    }
+
+    /// The sequence number of the segment behind it; 0 for UDP.
+    #[inline]
+    fn next(&self, tcp: bool) -> u32 {
+        if tcp { self.sequence.wrapping_add(self.len as u32) } else { 0 }
     }
 }
 
@@ -168,63 +175,15 @@ struct Open {
     next: u32,
 }
 
-/// Where the frames of a batch lie, as far as they are still there.
-#[derive(Debug)]
-struct Places {
-    /// The frames in the order of their octets in the memory.
-    order: [u8; BATCH],
-    /// The place of each frame in that order.
-    rank: [u8; BATCH],
-    /// A bit for each place whose frame is still there.
-    live: u64,
-}
-
-impl Places {
-    fn new(batch: &Batch) -> Self {
-        let mut order = [0; BATCH];
-        // Nearly always in order already; otherwise insertion, of no more than 64.
-        for n in 0..batch.len() {
-            let start = batch.frame(n).range().start;
-            let mut place = n;
-            while place > 0 && batch.frame(usize::from(order[place - 1])).range().start > start {
-                order[place] = order[place - 1];
-                place -= 1;
-            }
-            order[place] = n as u8;
-        }
-        let mut rank = [0; BATCH];
-        for (place, &n) in order.iter().enumerate().take(batch.len()) {
-            rank[usize::from(n)] = place as u8;
-        }
-        Self { order, rank, live: !0 >> (BATCH - batch.len()).min(BATCH - 1) }
-    }
-
-    /// Where the octets end that frame `n` can grow over when it takes in frame `taken`.
-    #[inline]
-    fn room_end(&self, batch: &Batch, n: usize, taken: usize) -> usize {
-        let behind = !1 << self.rank[n];
-        let next = self.live & behind & !(1 << self.rank[taken]);
-        let slot_end = Batch::slot_end(batch.frame(n).range().start);
-        match self.order.get(next.trailing_zeros() as usize) {
-            Some(&next) => slot_end.min(batch.frame(usize::from(next)).range().start),
-            None => slot_end,
-        }
-    }
-
-    /// Frame `n` was taken in.
-    #[inline]
-    fn remove(&mut self, n: usize) {
-        self.live &= !(1 << self.rank[n]);
-    }
-}
-
 /// The open super-frames of a batch.
 #[derive(Debug)]
 struct Merging {
     /// The hash of the flow of each open super-frame; 0 where there is none.
     hashes: [u32; OPEN],
     open: [Option<Open>; OPEN],
-    /// The next that makes room for another.
+    /// The slot that was used last: frames of one flow mostly follow each other.
+    recent: usize,
+    /// The next slot that makes room for another.
     oldest: usize,
     places: Places,
     /// A bit for each frame that stays in the batch.
@@ -233,21 +192,25 @@ struct Merging {
 
 impl Merging {
     fn new(batch: &Batch) -> Self {
-        Self { hashes: [0; OPEN], open: [None; OPEN], oldest: 0, places: Places::new(batch), keep: !0 }
+        Self {
+            hashes: [0; OPEN],
+            open: [None; OPEN],
+            recent: 0,
+            oldest: 0,
+            places: Places::new(batch),
+            keep: !0,
+        }
     }
 
-    /// Frame `n` continues a super-frame, begins one, or stays alone.
+    /// Frame `n` continues a super-frame, begins one, or stays alone, as it does where its checksum is not `good`.
     #[inline]
-    fn take(&mut self, batch: &mut Batch, n: usize, packet: &Packet) {
+    fn take(&mut self, batch: &mut Batch, n: usize, packet: &Packet, good: bool) {
         let frame = batch.bytes(n);
         let Some(hash) = hash(frame, packet) else {
             return self.close_hosts(batch, n, packet);
         };
-        let segment = match batch.frame(n).offload {
-            Offload { csum: Checksum::Good, gso: None } => Segment::of(frame, packet),
-            _ => None,
-        };
-        let found = self.find(batch, n, packet, hash);
+        let segment = if good { Segment::of(frame, packet) } else { None };
+        let found = self.find(batch, frame, packet, hash);
         let Some(segment) = segment else {
             if let Some(slot) = found {
                 self.close(batch, slot);
@@ -255,6 +218,7 @@ impl Merging {
             return;
         };
         if let Some(slot) = found {
+            self.recent = slot;
             if self.append(batch, slot, n, &segment) {
                 return;
             }
@@ -267,6 +231,7 @@ impl Merging {
                 self.oldest
             });
             self.close(batch, slot);
+            self.recent = slot;
             self.hashes[slot] = hash;
             self.open[slot] = Some(Open {
                 frame: n as u8,
@@ -276,31 +241,24 @@ impl Merging {
                 packet: *packet,
                 payload: segment.payload,
                 size: segment.len,
-                next: segment.sequence.wrapping_add(segment.len as u32),
+                next: segment.next(packet.tcp),
             });
         }
     }
 
-    /// The open super-frame of the flow of frame `n`.
+    /// The open super-frame of the flow of `frame`.
     #[inline]
-    fn find(&self, batch: &Batch, n: usize, packet: &Packet, hash: u32) -> Option<usize> {
-        let (mut same, mut bit) = (0u32, 1);
-        for &h in &self.hashes {
-            if h == hash {
-                same |= bit;
+    fn find(&self, batch: &Batch, frame: &[u8], packet: &Packet, hash: u32) -> Option<usize> {
+        let is_it = |slot: usize| match &self.open[slot] {
+            Some(open) if self.hashes[slot] == hash => {
+                is_same_flow(batch.bytes(open.frame.into()), &open.packet, frame, packet)
             }
-            bit <<= 1;
+            _ => false,
+        };
+        if is_it(self.recent) {
+            return Some(self.recent);
         }
-        while same != 0 {
-            let slot = same.trailing_zeros() as usize;
-            if let Some(open) = &self.open[slot]
-                && is_same_flow(batch.bytes(open.frame.into()), &open.packet, batch.bytes(n), packet)
-            {
-                return Some(slot);
-            }
-            same &= same - 1;
-        }
-        None
+        (0..OPEN).find(|&slot| self.hashes[slot] == hash && is_it(slot))
     }
 
     /// Takes frame `n`, of the same flow, into a super-frame, where it continues it and there is room.
@@ -325,7 +283,7 @@ impl Merging {
         open.count += 1;
         open.fixed_id = fixed_id;
         open.flags = segment.flags;
-        open.next = open.next.wrapping_add(segment.len as u32);
+        open.next = segment.next(open.packet.tcp);
         if segment.flags != 0 || segment.len < open.size {
             self.close(batch, slot);
         }
@@ -371,45 +329,38 @@ impl Open {
     #[inline]
     fn is_continued_by(&self, head: &[u8], frame: &[u8], segment: &Segment) -> Option<bool> {
         let &Packet { version, tcp, l3, l4, .. } = &self.packet;
-        let equal = |a: Option<[u8; 4]>, b| a.is_some() && a == b;
         // "flush |= (len - 1) >= mss" (`tcp_gro_receive`), "ulen > ntohs(uh2->len)" (`udp_gro_receive_segment`).
-        if segment.len > self.size || segment.payload != self.payload {
+        if segment.len > self.size || segment.payload != self.payload || segment.sequence != self.next {
             return None;
         }
         // "All fields must match except length and checksum" (`inet_gro_flush`); addresses do already.
-        let (network, fixed_id) = match version {
+        let (same, fixed_id) = match version {
             Version::V4 => {
-                let [first, id] = [be16(head, l3 + 4)?, be16(frame, l3 + 4)?];
+                let [a, b] = [octets::<12>(head, l3)?, octets::<12>(frame, l3)?];
+                let [first, id] = [a, b].map(|h| u16::from_be_bytes([h[4], h[5]]));
                 // "When we receive our second frame we can make a decision on if we continue this flow as an atomic flow with a
                 // fixed ID or if we use an incrementing ID" (`inet_gro_flush`).
-                let atomic = be16(head, l3 + 6)? & DONT_FRAGMENT != 0;
+                let atomic = a[6] & DONT_FRAGMENT.to_be_bytes()[0] != 0;
                 let fixed = if self.count == 1 { atomic && id == first } else { self.fixed_id };
                 let expected = first.wrapping_add(if fixed { 0 } else { u16::from(self.count) });
-                let same = be16(head, l3) == be16(frame, l3)
-                    && equal(octets(head, l3 + 6), octets(frame, l3 + 6))
-                    && id == expected;
-                (same, fixed)
+                (a[..2] == b[..2] && a[6..10] == b[6..10] && id == expected, fixed)
             }
             Version::V6 => {
-                let same =
-                    equal(octets(head, l3), octets(frame, l3)) && be16(head, l3 + 6) == be16(frame, l3 + 6);
-                (same, false)
+                let [a, b] = [octets::<8>(head, l3)?, octets::<8>(frame, l3)?];
+                (a[..4] == b[..4] && a[6..] == b[6..], false)
             }
         };
-        if !network {
-            return None;
-        }
-        if tcp {
-            // The word at 12 has the window in it: Linux wants it equal too (`tcp_flag_word`).
-            let mask = !u32::from_be_bytes([0, PSH | FIN, 0, 0]);
-            let word = |bytes| Some(u32::from_be_bytes(octets(bytes, l4 + 12)?) & mask);
-            let same = segment.sequence == self.next
-                && equal(octets(head, l4 + 8), octets(frame, l4 + 8))
-                && word(head)? == word(frame)?
-                && are_equal(head.get(l4 + 18..self.payload)?, frame.get(l4 + 18..self.payload)?);
+        if !same || !tcp {
             return same.then_some(fixed_id);
         }
-        Some(fixed_id)
+        let [a, b] = [octets::<TCP_LEN>(head, l4)?, octets::<TCP_LEN>(frame, l4)?];
+        // The word at 12 has the window in it: Linux wants it equal too (`tcp_flag_word`), and the acknowledgement before it.
+        let same = a[8..13] == b[8..13]
+            && a[13] == b[13] & !(PSH | FIN)
+            && a[14..16] == b[14..16]
+            && a[18..] == b[18..]
+            && are_equal(head.get(l4 + TCP_LEN..self.payload)?, frame.get(l4 + TCP_LEN..self.payload)?);
+        same.then_some(fixed_id)
     }
 
     /// Writes the headers of a super-frame, and its state.
@@ -452,15 +403,14 @@ impl Open {
 
 /// The `N` octets at `at`.
 #[inline]
-fn octets<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-    bytes.get(at..)?.first_chunk().copied()
+fn octets<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; N]> {
+    bytes.get(at..)?.first_chunk()
 }
 
-/// Whether two headers of one length are equal: in place, as a call to compare 12 octets takes longer than comparing them.
+/// Whether the options of two TCP headers are equal, of the same length: in place, as a call takes longer than to compare 12 octets.
 #[inline]
 fn are_equal(a: &[u8], b: &[u8]) -> bool {
-    let (a, b) = (a.as_chunks::<4>(), b.as_chunks::<4>());
-    a.0.iter().zip(b.0).fold(true, |equal, (a, b)| equal & (a == b)) && a.1 == b.1
+    a.as_chunks::<4>().0.iter().zip(b.as_chunks::<4>().0).all(|(a, b)| a == b)
 }
 
 /// A number that packets of one flow have in common, and not 0. `None` where the ports are not known, or not where they are looked for.
@@ -471,10 +421,17 @@ fn hash(frame: &[u8], packet: &Packet) -> Option<u32> {
     if !packet.plain {
         return None;
     }
-    let ports = u64::from(u32::from_ne_bytes(octets(frame, packet.l4)?));
-    let words = packet.addresses(frame)?.as_chunks::<8>().0;
-    let sum = words.iter().fold(ports, |sum, word| (sum ^ u64::from_ne_bytes(*word)).wrapping_mul(SPREAD));
-    Some((sum >> 32) as u32 | 1)
+    let ports = u64::from(u32::from_ne_bytes(*octets(frame, packet.l4)?));
+    // The addresses stand directly before them; two of IPv6 differ in the second half of either, mostly.
+    let addresses = match packet.version {
+        Version::V4 => u64::from_ne_bytes(*octets(frame, packet.l4 - 8)?),
+        Version::V6 => {
+            let [source, destination] = [*octets(frame, packet.l4 - 24)?, *octets(frame, packet.l4 - 8)?];
+            u64::from_ne_bytes(source).rotate_left(32) ^ u64::from_ne_bytes(destination)
+        }
+    };
+    let mixed = (addresses ^ ports.wrapping_mul(SPREAD)).wrapping_mul(SPREAD);
+    Some((mixed >> 32) as u32 | 1)
 }
 
 /// Whether two frames are of one flow: same addresses and tags of Ethernet, same addresses of IP, same ports.
@@ -483,11 +440,15 @@ fn hash(frame: &[u8], packet: &Packet) -> Option<u32> {
 /// (802.1Q-2018 §6.5.3).
 #[inline]
 fn is_same_flow(a: &[u8], of_a: &Packet, b: &[u8], of_b: &Packet) -> bool {
-    of_a.l3 == of_b.l3
-        && of_a.tcp == of_b.tcp
-        && of_a.version == of_b.version
+    let &Packet { version, tcp, l3, l4, .. } = of_a;
+    let same_addresses = match version {
+        Version::V4 => octets::<12>(a, l4 - 8) == octets(b, l4 - 8),
+        Version::V6 => octets::<36>(a, l4 - 32) == octets(b, l4 - 32),
+    };
+    same_addresses
+        && l3 == of_b.l3
+        && tcp == of_b.tcp
+        && version == of_b.version
         && octets::<HEADER_LEN>(a, 0) == octets(b, 0)
-        && a.get(HEADER_LEN..of_a.l3) == b.get(HEADER_LEN..of_b.l3)
-        && of_a.addresses(a) == of_b.addresses(b)
-        && octets::<4>(a, of_a.l4) == octets(b, of_b.l4)
+        && (l3 == HEADER_LEN || a.get(HEADER_LEN..l3) == b.get(HEADER_LEN..l3))
 }

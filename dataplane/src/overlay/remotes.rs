@@ -379,6 +379,20 @@ impl Remotes {
         }
     }
 
+    /// A remote, if there is one and it is not leaving.
+    pub fn get(&self, idx: RemoteIdx) -> Option<Remote> {
+        let directory = self.lock();
+        let &Owner::Remote { vtep, pins } = directory.owners.get(idx.at())? else { return None };
+        Some(Remote {
+            idx,
+            vtep,
+            ip: self.address(idx)?,
+            pinned: pins > 0,
+            path_mtu: self.path_mtu(idx),
+            last_heard: self.last_heard(idx),
+        })
+    }
+
     /// Every remote, in no order; those that are leaving are not among them.
     pub fn iter(&self) -> std::vec::IntoIter<Remote> {
         let directory = self.lock();

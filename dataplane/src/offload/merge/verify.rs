@@ -47,13 +47,23 @@ impl Packet {
         Some(Self { version: ip.version, tcp, l3, l4: ip.l4, end: ip.end, plain, fragment })
     }
 
-    /// Where the addresses stand, source and destination.
+    /// The addresses, source and destination.
     #[inline]
     pub(super) fn addresses<'a>(&self, frame: &'a [u8]) -> Option<&'a [u8]> {
         match self.version {
             Version::V4 => frame.get(self.l3 + 12..self.l3 + 20),
             Version::V6 => frame.get(self.l3 + 8..self.l3 + 40),
         }
+    }
+
+    /// The sum over the addresses.
+    #[inline]
+    fn addresses_sum(&self, frame: &[u8]) -> Option<Sum> {
+        let network = frame.get(self.l3..)?;
+        Some(match self.version {
+            Version::V4 => Sum::of_header(network.get(12..)?.first_chunk::<8>()?),
+            Version::V6 => Sum::of_header(network.get(8..)?.first_chunk::<32>()?),
+        })
     }
 
     /// The protocol number.
@@ -84,29 +94,34 @@ impl Packet {
         // Behind its own length a datagram may have octets that its checksum does not cover (RFC 768: "Length … of this user datagram").
         let (len, min) =
             if self.tcp { (transport.len(), TCP_LEN) } else { (usize::from(be16(transport, 4)?), UDP_LEN) };
-        let covered = transport.get(..len).filter(|c| c.len() >= min)?;
+        if len < min || len > transport.len() {
+            return None;
+        }
         let good = Offload { csum: Checksum::Good, gso: None };
         if !self.tcp && field == 0 {
             // "An all zero transmitted checksum value means that the transmitter generated no checksum" (RFC 768); over IPv6,
             // "receivers must discard UDP packets containing a zero checksum" (RFC 8200 §8.1), and the receiver is not the switch.
             return (self.version == Version::V4).then_some(good);
         }
-        let pseudo =
-            Sum::of(self.addresses(frame)?).add(u16::from(self.protocol())).add32(covered.len() as u32);
-        if pseudo.and(Sum::of(covered)).fold() == 0xffff {
-            // Behind options the address may not be the one that the checksum is over: then this was chance.
-            return self.plain.then_some(good);
+        let pseudo = self.addresses_sum(frame)?.add(u16::from(self.protocol())).add32(len as u32);
+        if field == pseudo.fold() {
+            // Right by chance, it comes out the same when it is finished: the sum over all but itself is its complement.
+            let complete = self.l4 + len == frame.len();
+            return complete.then(|| self.partial(frame, hint, limits));
         }
-        let complete = self.l4 + len == frame.len();
-        (complete && field == pseudo.fold()).then(|| self.partial(frame, hint, limits))
+        // Behind options the address may not be the one that the checksum is over: the receiver knows.
+        let right = self.plain && pseudo.and(Sum::of(transport.get(..len)?)).fold() == 0xffff;
+        right.then_some(good)
     }
 
     /// Whether the sum over the header of IPv4 is right; IPv6 has none.
     #[inline]
     pub(super) fn has_good_header(&self, frame: &[u8]) -> bool {
-        match self.version {
-            Version::V4 => frame.get(self.l3..self.l4).is_some_and(|header| Sum::of(header).fold() == 0xffff),
-            Version::V6 => true,
+        let Some(header) = frame.get(self.l3..self.l4) else { return false };
+        match (self.version, header.first_chunk::<20>()) {
+            (Version::V6, _) => true,
+            (Version::V4, Some(header)) if self.plain => Sum::of_header(header).fold() == 0xffff,
+            (Version::V4, _) => Sum::of(header).fold() == 0xffff,
         }
     }
 
@@ -148,9 +163,9 @@ impl Packet {
 ///
 /// - Good where the checksums of IPv4 and of TCP or UDP are right, or UDP over IPv4 has none. A frame with IP options or extension
 ///   headers is never called good: its final destination may be another, and the receiver knows.
-/// - Partial where the transport checksum is wrong and the field holds the pseudo-header sum: a kernel on this machine sent the frame over an
-///   underlay that is no wire, and left that sum to a network card that never came. (One of 65,536 frames that were damaged on their
-///   way looks the same, as one of 65,536 looks right.) A TCP packet of that kind that is longer than [`Limits::mtu`] is a super-frame;
+/// - Partial where the field of the transport checksum holds the pseudo-header sum: a kernel on this machine sent the frame over an
+///   underlay that is no wire, and left the checksum to a network card that never came. (One of 65,536 frames that were damaged on
+///   their way looks the same, as one of 65,536 looks right.) A TCP packet of that kind that is longer than [`Limits::mtu`] is a super-frame;
 ///   nobody says the size of its segments, and they are made as long as fits. A UDP packet is one where it is longer than one
 ///   segment of `hint`, as in [`merge`](super::merge).
 /// - Unknown otherwise: a wrong checksum travels on and the receiver drops the packet.

@@ -18,7 +18,7 @@ use crate::{
     offload::{MAX_HEADERS, Split},
     overlay::{
         Hop, NextHop, Tunnel, Uplink, entropy,
-        outer::{self, Addresses, Df, Fields, Outer, UdpChecksum},
+        outer::{self, Addresses, Df, Fields, Outer},
         tunnel::MAX_HEADER,
         uplink::{Encapsulation, outbound},
     },
