@@ -99,7 +99,7 @@ impl Vxlan {
         if rules.reserved == Reserved::Refuse && word & !used != 0 {
             return Err(Invalid::ReservedBits);
         }
-        let gbp = (rules.gbp && word & G != 0).then(|| Gbp {
+        let gbp = (rules.gbp && word & G != 0).then_some(Gbp {
             group: (word >> 32) as u16,
             dont_learn: word & D != 0,
             applied: word & A != 0,
