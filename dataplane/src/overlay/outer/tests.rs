@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     overlay::ecn,
     wire::{
-        Vxlan,
+        Geneve, GeneveOption, Vxlan, geneve,
         sample::{self, ext},
         vxlan::{self, Gbp, Reserved, Rules},
     },
@@ -140,6 +140,49 @@ fn what_linux_sent_is_read_and_written_octet_by_octet() {
         let len = outer.write(&fields, payload.len(), checksum, &mut written).unwrap();
         assert_eq!([&written[..len], &header, frame].concat(), sent);
     }
+}
+
+/// What Open vSwitch 3.1 sent from its userspace datapath, through a Geneve port with a checksum, two options and the type of service
+/// inherited.
+const OPEN_VSWITCH: &[u8] = &[
+    0x02, 0, 0, 0, 0, 0x0b, 0x02, 0, 0, 0, 0, 0x0a, 0x08, 0x00, 0x45, 0xba, //
+    0x00, 0x66, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11, 0xe5, 0x62, 0xc6, 0x33, 0x64, 0x01, 0xc6, 0x33, //
+    0x64, 0x02, 0xe2, 0x52, 0x17, 0xc1, 0x00, 0x52, 0x31, 0xe6, 0x05, 0x40, 0x65, 0x58, 0x00, 0x0c, //
+    0xe5, 0x00, 0x01, 0x02, 0x80, 0x01, 0x00, 0x00, 0x11, 0x11, 0xff, 0xff, 0x7f, 0x02, 0x01, 0x02, //
+    0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x02, 0, 0, 0, 0x01, 0x0b, 0x02, 0, 0, 0, //
+    0x01, 0x0a, 0x08, 0x00, 0x45, 0xba, 0x00, 0x20, 0x75, 0x8e, 0x40, 0x00, 0x40, 0x01, 0x4c, 0x90, //
+    0xcb, 0x00, 0x71, 0x01, 0xcb, 0x00, 0x71, 0x02, 0x08, 0x00, 0xf2, 0x89, 0x03, 0x71, 0x00, 0x01, //
+    0x00, 0x01, 0x02, 0x03,
+];
+
+#[test]
+fn what_open_vswitch_sent_is_read_and_written_octet_by_octet() {
+    let sent = OPEN_VSWITCH;
+    let inbound = parse(sent, false).unwrap();
+    assert!(inbound.has_checksum && verify(sent, &inbound));
+    let payload = &sent[inbound.payload.clone()];
+    assert_eq!(Geneve::parse(payload, &[]), Err(geneve::Invalid::CriticalOption));
+    let header = Geneve::parse(payload, &[(0x0102, 0x80)]).unwrap();
+    assert_eq!((header.vni.get(), header.critical), (3301, true));
+    let options = ["0102:80:00001111", "ffff:7f:0102030405060708"]
+        .map(|option| option.parse::<GeneveOption>().unwrap());
+    assert_eq!(header.options, &*geneve::options(&options).unwrap());
+    let frame = &payload[header.header_len..];
+    let (tos, _) = ecn::of(frame).unwrap();
+
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (inbound.source, inbound.destination) else {
+        panic!("sent over IPv4")
+    };
+    let addresses = Addresses::V4 { source, destination };
+    let stations = [MacAddr::from_octets([2, 0, 0, 0, 0, 0x0a]), MacAddr::from_octets([2, 0, 0, 0, 0, 0x0b])];
+    let outer = Outer::new(stations[0], stations[1], addresses, geneve::PORT);
+    let fields = Fields { source_port: inbound.source_port, tos, ttl: 64, df: Df::Set };
+    let mut tunnel = [0; geneve::LEN + geneve::MAX_OPTIONS];
+    let tunnel_len = Geneve::emit(header.vni, header.options, &mut tunnel).unwrap();
+    let mut written = [0; MAX_LEN];
+    let checksum = UdpChecksum::Complete(&[&tunnel[..tunnel_len], frame]);
+    let len = outer.write(&fields, payload.len(), checksum, &mut written).unwrap();
+    assert_eq!([&written[..len], &tunnel[..tunnel_len], frame].concat(), sent);
 }
 
 #[test]
