@@ -10,6 +10,7 @@ pub mod overlay;
 pub mod secure;
 pub mod split;
 pub mod topology;
+pub mod uplink;
 
 /// A target's name, which is that of its directory in `corpus/`, and its function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -24,4 +25,5 @@ pub const ALL: &[Target] = &[
     ("secure", secure::run),
     ("split", split::run),
     ("topology", topology::run),
+    ("uplink", uplink::run),
 ];
