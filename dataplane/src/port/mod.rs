@@ -10,6 +10,7 @@ pub mod tap;
 #[cfg(test)]
 pub(crate) mod tests;
 mod transmit;
+pub mod underlay;
 pub mod uplink;
 
 use rustix::io::Errno;

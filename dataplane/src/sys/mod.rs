@@ -8,4 +8,5 @@
 pub mod netns;
 pub mod signal;
 pub mod tun;
+pub mod udp;
 pub mod uring;

@@ -1,0 +1,107 @@
+//! The socket by which one worker receives the datagrams of an endpoint: one `recvmmsg` a batch.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::io::Errno;
+use socket2::Socket;
+
+use super::super::Received;
+use crate::{
+    counters::{DropReason, PortCounters},
+    frame::{BATCH, BATCH_BYTES, Batch, Datagram},
+    sys::udp::RecvScratch,
+};
+
+/// Buffers of the first receive, and the fewest of any: what a buffer costs that is not filled can hardly be measured.
+const BUFFERS_MIN: usize = 8;
+
+/// A receiving socket.
+#[derive(Debug)]
+pub struct UdpRx {
+    socket: Socket,
+    scratch: RecvScratch,
+    /// Messages that the next receive is likely to find.
+    expect: usize,
+    /// Octets that the messages of the last receive had on average.
+    typical: usize,
+    /// The kernel's count of datagrams lost, as last told.
+    lost: u32,
+    /// Of these, those that nobody has asked about.
+    overflowed: u64,
+}
+
+impl UdpRx {
+    pub(super) fn new(socket: Socket) -> Self {
+        let scratch = RecvScratch::default();
+        Self { socket, scratch, expect: BUFFERS_MIN, typical: 1, lost: 0, overflowed: 0 }
+    }
+
+    /// See [`UnderlayRx::recv`](super::UnderlayRx::recv).
+    pub fn recv(
+        &mut self,
+        batch: &mut Batch,
+        datagrams: &mut Vec<Datagram>,
+        counters: &PortCounters,
+    ) -> Received {
+        let first = batch.len();
+        let room = (batch.room() / self.typical).min(BATCH - first);
+        if room == 0 {
+            return Received::Full;
+        }
+        let count = self.expect.min(room);
+        let got = match self.scratch.receive(self.socket.as_fd(), batch.vacancies(0, count)) {
+            Ok(got) => got,
+            Err(errno) => return ended_by(errno),
+        };
+        let mut octets = 0;
+        for n in 0..got {
+            let arrival = self.scratch.arrival(n);
+            octets += arrival.len;
+            if let Some(lost) = arrival.overflow {
+                self.overflowed += u64::from(lost.wrapping_sub(self.lost));
+                self.lost = lost;
+            }
+            let Some(from) = arrival.from.filter(|_| !arrival.truncated) else {
+                counters.drop(DropReason::Giant); // a slot is longer than a datagram can be
+                continue;
+            };
+            datagrams.push(Datagram {
+                at: Batch::slot_at(first + n) as u32,
+                len: arrival.len as u32,
+                stride: arrival.stride,
+                from: from.ip(),
+                tos: arrival.tos,
+            });
+        }
+        counters.rx_frames.add(got as u64);
+        counters.rx_bytes.add(octets as u64);
+        self.typical = octets.checked_div(got).unwrap_or(1).clamp(1, BATCH_BYTES);
+        // As many as came this time may come the next time; where all buffers were filled, more.
+        let full = got == count;
+        self.expect = if full { (2 * count).min(BATCH) } else { got.max(BUFFERS_MIN) };
+        if full { Received::Full } else { Received::Drained }
+    }
+
+    /// See [`UnderlayRx::overflowed`](super::UnderlayRx::overflowed).
+    #[inline]
+    pub fn overflowed(&mut self) -> u64 {
+        std::mem::take(&mut self.overflowed)
+    }
+
+    /// What a poll watches.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// How an error of a receive ends it.
+#[cold]
+fn ended_by(errno: Errno) -> Received {
+    match errno {
+        Errno::AGAIN => Received::Drained,
+        Errno::BADF | Errno::NOTSOCK => Received::Gone(errno),
+        // Memory is short, or the error is one that an ICMP message left behind, and is gone by now: come back when others have
+        // had their turn.
+        _ => Received::Full,
+    }
+}
