@@ -10,7 +10,7 @@
 use std::{
     fs,
     io::{IoSlice, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsFd,
     process::Command,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -38,12 +38,13 @@ use tapway_dataplane::{
         tap::{Features, TapOptions},
         uplink::{Uplink, UplinkError},
     },
+    sys::udp::{Envelope, SendScratch},
     tick::Tick,
     wire::MacAddr,
 };
 use zerocopy::IntoBytes;
 
-use crate::topo::{Container, in_netns, names, open, t0};
+use crate::topo::{Container, in_netns, names, open, t0, wait_until};
 
 /// A VXLAN header with VNI 42.
 const VXLAN: [u8; 8] = [8, 0, 0, 0, 0, 0, 42, 0];
@@ -407,6 +408,83 @@ fn tcp_to_a_kernel_vxlan_device_passes_in_whole_super_frames_both_ways() {
             assert!(seen.longest_in > 9000, "{seen:?}");
         });
     }
+}
+
+#[test]
+fn without_a_gateway_the_host_reaches_the_address_from_any_of_its_own() {
+    in_netns(|| {
+        ip("link set lo up");
+        ip("address add 203.0.113.1/32 dev lo");
+        ip("address add 2001:db8:2::1/128 dev lo");
+        for address in ["198.51.100.1/32", "2001:db8:1::1/128"] {
+            let mut uplink = uplink(address, None);
+            let up = uplink.take_queues().remove(0);
+            let remote = uplink.path().address;
+            let start = Instant::now();
+            let relay = Relay {
+                uplink: &uplink,
+                up,
+                station: None,
+                remote,
+                udp_csum: false,
+                start,
+                seen: Seen::default(),
+            };
+            while_relayed(relay, || {
+                let out =
+                    Command::new("ping").args(["-c", "3", "-W", "2", &remote.to_string()]).output().unwrap();
+                assert!(out.status.success(), "{remote}: {}", String::from_utf8_lossy(&out.stdout));
+            });
+        }
+    });
+}
+
+#[test]
+fn a_train_that_a_socket_sent_at_once_comes_as_one_frame_with_its_stride() {
+    in_netns(|| {
+        let peer = kernel_peer(false, false);
+        let mut uplink = uplink("198.51.100.1/30", Some("198.51.100.2"));
+        if !uplink.caps().uso {
+            println!("skipped: this kernel has no UDP segmentation offload for TAPs (Linux 6.2 has)");
+            return;
+        }
+        let mut queue = uplink.take_queues().remove(0);
+        let socket = peer.run(|| UdpSocket::bind((PEER_VTEP, 0)).unwrap());
+        let to = (VTEP, 4789).into();
+        let payload: Vec<u8> = (0..5000u32).map(|n| n as u8).collect();
+        let (mut batch, counters, mut scratch) = (Batch::new(), PortCounters::default(), vec![0; 2000]);
+        let mut out = SendScratch::default();
+        let mut found = None;
+        wait_until("received", || {
+            let envelope = Envelope { to, tos: 0, ttl: 0, segment: Some(1200) };
+            let _ = out.send(socket.as_fd(), [(envelope, [&payload[..]].into_iter())].into_iter());
+            batch.clear();
+            queue.recv(&mut batch, &counters, None);
+            for n in 0..batch.len() {
+                let frame = batch.bytes(n);
+                let before = queue.vnet_header_len();
+                let said = UplinkOffload::parse(&batch.bytes_with(n, before)[..before], frame.len()).unwrap();
+                let path = uplink.path();
+                match inbound(frame, &said, path.address) {
+                    Inbound::Datagrams(datagrams) => {
+                        found = Some((
+                            datagrams.stride,
+                            datagrams.has_checksum,
+                            frame[datagrams.payload].to_vec(),
+                        ));
+                    }
+                    Inbound::Local => {
+                        if let Handled::Answer(len) = path.host.handle(frame, Tick::default(), &mut scratch) {
+                            send(&queue, UplinkOffload::NONE.to_vnet().as_bytes(), [&scratch[..len], &[]]);
+                        }
+                    }
+                    Inbound::Refused(_) => {}
+                }
+            }
+            found.is_some()
+        });
+        assert_eq!(found, Some((1200, true, payload)));
+    });
 }
 
 #[test]
