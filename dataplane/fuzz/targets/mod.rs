@@ -12,6 +12,7 @@ pub mod merge;
 pub mod secure;
 pub mod split;
 pub mod topology;
+pub mod uplink;
 
 /// A target's name, which is that of its directory in `corpus/`, and its function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -28,4 +29,5 @@ pub const ALL: &[Target] = &[
     ("secure", secure::run),
     ("split", split::run),
     ("topology", topology::run),
+    ("uplink", uplink::run),
 ];

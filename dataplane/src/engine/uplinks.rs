@@ -29,7 +29,7 @@ pub(super) struct UplinkState {
     pub(super) idx: PortIdx,
     pub(super) spec: UplinkSpec,
     pub(super) uplink: Uplink,
-    queues: u16,
+    pub(super) queues: u16,
     pub(super) oper: Oper,
     /// A worker has found a queue closed.
     lost: bool,

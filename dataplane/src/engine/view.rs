@@ -66,7 +66,8 @@ impl Engine {
     fn worker_views(&self) -> Vec<WorkerView> {
         let workers = self.workers.len();
         let queues = |w| {
-            self.ports.values().map(|p| (0..usize::from(p.queues)).filter(|q| q % workers == w).count()).sum()
+            let all = self.ports.values().map(|p| p.queues).chain(self.uplinks.values().map(|u| u.queues));
+            all.map(|queues| (0..usize::from(queues)).filter(|q| q % workers == w).count()).sum()
         };
         self.workers
             .posts()
