@@ -8,8 +8,6 @@ use proptest::prelude::*;
 use tapway_dataplane::{
     bridge::Neighbours,
     frame::Offload,
-    offload::Split,
-    overlay::{outer, too_big},
     frame::{Offload, UplinkOffload},
     offload::Split,
     overlay::{
@@ -18,6 +16,7 @@ use tapway_dataplane::{
         outer,
         uplink::{Inbound, inbound},
     },
+    overlay::{outer, too_big},
     tick::Tick,
     wire::{
         Geneve, MacAddr, VirtioNetHdr, Vxlan, geneve,

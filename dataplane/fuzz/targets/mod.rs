@@ -6,9 +6,9 @@
 pub mod call;
 pub mod forward;
 pub mod layers;
+pub mod merge;
 pub mod neigh;
 pub mod overlay;
-pub mod merge;
 pub mod secure;
 pub mod split;
 pub mod topology;

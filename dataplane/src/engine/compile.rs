@@ -56,7 +56,9 @@ impl Engine {
         }
         let of_tunnels: Vec<&PortState> = self.ports.values().filter(|p| p.tunnel.is_some()).collect();
         let fdb_remotes = &self.fdb_remotes;
-        let vteps = self.underlay.compile(|vtep| tunnels::compile_vtep(vtep, &of_tunnels, fdb_remotes));
+        let remotes = Arc::clone(&self.underlay.remotes);
+        let vteps =
+            self.underlay.compile(|vtep| tunnels::compile_vtep(vtep, &of_tunnels, fdb_remotes, &remotes));
         Snapshot {
             generation: self.snapshot.generation + 1,
             bridges,

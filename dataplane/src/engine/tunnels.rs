@@ -224,10 +224,12 @@ impl Engine {
         let longest = self.bridges.values().map(|bridge| bridge.options.ageing_or_default().duration()).max();
         let silent = self.underlay.remotes.expire(now, longest.unwrap_or_default() + FORGET_REMOTE);
         if !silent.is_empty() {
+            // Once every worker has passed here none of them finds one any more, and so learns nothing behind it;
+            self.publish();
             for (bridge, &remote) in self.bridges.values().flat_map(|b| silent.iter().map(move |r| (b, r))) {
                 bridge.fdb.flush(&Flush { remote: Some(remote), ..Flush::default() });
             }
-            // Once every worker has taken this up, none of them holds what it has found before.
+            // and once more, none of them sends to one that it has found before.
             self.publish();
             self.underlay.remotes.free(&silent);
         }
@@ -297,6 +299,7 @@ pub(super) fn compile_vtep(
     vtep: &VtepState,
     ports: &[&PortState],
     entered: &BTreeSet<(PortIdx, RemoteIdx)>,
+    remotes: &Remotes,
 ) -> Vtep {
     let mut segments = hashbrown::HashMap::default();
     let mut entrances = Vec::new();
@@ -304,7 +307,7 @@ pub(super) fn compile_vtep(
         let Some(tunnel) = port.tunnel.as_ref().filter(|t| t.lease.vtep == vtep.idx) else { continue };
         let entrance = entrances.len() as u16;
         segments.extend(vnis(&port.spec.options).map(|(vni, vlan)| (vni, Segment { entrance, vlan })));
-        entrances.push(compile_entrance(port, tunnel, entered));
+        entrances.push(compile_entrance(port, tunnel, entered, remotes));
     }
     Vtep {
         idx: vtep.idx,
@@ -320,6 +323,7 @@ fn compile_entrance(
     port: &PortState,
     tunnel: &TunnelState,
     entered: &BTreeSet<(PortIdx, RemoteIdx)>,
+    remotes: &Remotes,
 ) -> Entrance {
     let options = &port.spec.options;
     let rules = match options.kind_or_default() {
@@ -336,7 +340,7 @@ fn compile_entrance(
     };
     let known = options.remote_check_or_default().0.then(|| {
         let entered = entered.iter().filter(|(at, _)| *at == port.idx).map(|(_, remote)| *remote);
-        tunnel.flood.iter().copied().chain(entered).collect()
+        tunnel.flood.iter().copied().chain(entered).filter_map(|remote| remotes.address(remote)).collect()
     });
     Entrance { port: port.idx, rules, known, stats: Arc::clone(&port.stats) }
 }

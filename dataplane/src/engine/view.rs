@@ -7,7 +7,7 @@ use super::{
 use crate::{
     api::{
         BridgeView, DropView, FdbCounts, PROTOCOL_VERSION, PortStatsView, PortView, Refusal, Reply, Status,
-        Traffic, TunnelView, WorkerView,
+        Traffic, WorkerView,
     },
     config::{AdminState, OnOff, PortName},
     counters::Totals,

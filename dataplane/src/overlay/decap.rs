@@ -72,8 +72,8 @@ pub struct Entrance {
     pub port: PortIdx,
     /// What its header must be like.
     pub rules: Rules,
-    /// The only senders that are let in; `None` for all.
-    pub known: Option<HashSet<RemoteIdx, RandomState>>,
+    /// The only senders that are let in; `None` for all. Addresses, since who is not let in is not to take a place among the remotes.
+    pub known: Option<HashSet<IpAddr, RandomState>>,
     /// The port's counters.
     pub stats: Arc<PortStats>,
 }
@@ -151,15 +151,17 @@ impl Decapsulator {
         'all: while let Some(datagram) = datagrams.get(self.at) {
             if self.offset == 0 {
                 self.stride = if datagram.stride == 0 { datagram.len } else { datagram.stride };
+                // A datagram of no octets is one that ends inside its header.
+                self.stride = self.stride.max(1);
             }
-            while self.offset < datagram.len {
+            while self.offset < datagram.len.max(1) {
                 if batch.len() == BATCH {
                     break 'all;
                 }
                 match self.find(env, datagram, batch.memory()) {
                     Ok(found) if run.is_some_and(|(ingress, _)| ingress != found.ingress) => break 'all,
                     Ok(found) => {
-                        let offload = self.offload(datagram, batch.memory(), &found);
+                        let offload = self.offload(datagram, &found);
                         if mark(&mut batch.memory_mut()[found.frame.clone()], datagram.tos) {
                             run = Some((found.ingress, found.entrance));
                             batch.push_at(found.frame, offload, found.remote);
@@ -185,8 +187,9 @@ impl Decapsulator {
     /// The frame at the cursor.
     #[inline]
     fn find(&mut self, env: &Arrivals<'_>, datagram: &Datagram, memory: &[u8]) -> Result<Found, Refused> {
-        let (start, end) = (datagram.at + self.offset, datagram.at + datagram.len);
-        let bytes = memory.get(start as usize..end as usize).unwrap_or_default();
+        let (start, left) = (datagram.at + self.offset, datagram.len - self.offset);
+        // Of the first part all is looked at: it may be the whole.
+        let bytes = &memory[start as usize..][..if self.offset == 0 { left } else { left.min(self.stride) } as usize];
         // VXLAN and Geneve have the VNI in the same place (RFC 7348 §5, RFC 8926 §3.4).
         let Some(&[_, _, _, _, a, b, c, _]) = bytes.first_chunk() else {
             return Err(Refused { reason: env.vtep.truncated(), entrance: None });
@@ -196,8 +199,7 @@ impl Decapsulator {
             Some((last, segment)) if last == vni => segment,
             _ => {
                 let unknown = Refused { reason: DropReason::VniUnknown, entrance: None };
-                let segment =
-                    Vni::new(vni).and_then(|vni| env.vtep.segments.get(&vni)).copied().ok_or(unknown)?;
+                let segment = env.vtep.segment(vni).ok_or(unknown)?;
                 self.last = Some((vni, segment));
                 segment
             }
@@ -210,40 +212,39 @@ impl Decapsulator {
         if datagram.from == env.vtep.local {
             return Err(refused(DropReason::RemoteIsSelf));
         }
-        let remote = self.cache.index(env.remotes, env.vtep.idx, datagram.from, env.now);
-        if let Some(known) = &entrance.known
-            && !remote.is_some_and(|remote| known.contains(&remote))
-        {
+        if entrance.known.as_ref().is_some_and(|known| !known.contains(&datagram.from)) {
             return Err(refused(DropReason::RemoteUnknown));
         }
-        if self.offset == 0
-            && self.stride < datagram.len
-            && is_longer(&bytes[header_len..], self.stride, header_len)
-        {
-            self.stride = datagram.len;
+        if self.offset == 0 && self.stride < left && fills(&bytes[header_len..]) {
+            let next = &bytes[self.stride as usize..];
+            self.stride = left;
+            if env.vtep.opens(next) {
+                return Err(refused(DropReason::GsoMalformed));
+            }
         }
-        let len = self.stride.min(datagram.len - self.offset);
-        let frame = start as usize + header_len.min(len as usize)..(start + len) as usize;
-        // A sender there is no room to remember is not learned: frames to it are flooded.
-        let learn = learn && remote.is_some();
+        let len = self.stride.min(left) as usize;
+        if header_len > len {
+            return Err(refused(env.vtep.truncated()));
+        }
+        let remote = self.cache.index(env.remotes, env.vtep.idx, datagram.from, env.now);
         Ok(Found {
-            ingress: Ingress { port: entrance.port, vlan: segment.vlan, learn },
+            // A sender there is no room to remember is not learned: frames to it are flooded.
+            ingress: Ingress { port: entrance.port, vlan: segment.vlan, learn: learn && remote.is_some() },
             entrance: segment.entrance,
-            frame,
+            frame: start as usize + header_len..start as usize + len,
             remote,
         })
     }
 
     /// What is still to be done to a frame.
     #[inline]
-    fn offload(&self, datagram: &Datagram, memory: &[u8], found: &Found) -> Offload {
+    fn offload(&self, datagram: &Datagram, found: &Found) -> Offload {
         if datagram.offload != Offload::NONE {
             let header_len = found.frame.start - datagram.at as usize;
             // What contradicts the headers is no longer believed, and the receiver finds a checksum that is wrong.
             return datagram.offload.within(header_len as u16).unwrap_or(Offload::NONE);
         }
-        let whole = self.stride == datagram.len && datagram.stride != 0 && datagram.stride < datagram.len;
-        if whole && protocol(&memory[found.frame.clone()]) == Some(UDP) {
+        if self.stride == datagram.len && datagram.stride != 0 && datagram.stride < datagram.len {
             // The control message has the size of the inner segments; `offload::merge` completes what it leaves open.
             let gso = Gso { kind: GsoKind::Udp, size: datagram.stride as u16, hdr_len: 0, ecn: false };
             return Offload { gso: Some(gso), ..Offload::NONE };
@@ -253,6 +254,22 @@ impl Decapsulator {
 }
 
 impl Vtep {
+    /// The virtual network `vni`.
+    #[inline]
+    fn segment(&self, vni: u32) -> Option<Segment> {
+        self.segments.get(&Vni::new(vni)?).copied()
+    }
+
+    /// Whether a packet of one of its tunnels can begin like this.
+    #[cold]
+    fn opens(&self, bytes: &[u8]) -> bool {
+        let Some(&[_, _, _, _, a, b, c, _]) = bytes.first_chunk() else { return false };
+        let entrance = self
+            .segment(u32::from_be_bytes([0, a, b, c]))
+            .and_then(|segment| self.entrances.get(usize::from(segment.entrance)));
+        entrance.is_some_and(|entrance| entrance.rules.check(bytes).is_ok())
+    }
+
     fn truncated(&self) -> DropReason {
         match self.entrances.first().map(|entrance| &entrance.rules) {
             Some(Rules::Geneve(_)) => DropReason::GeneveMalformed,
@@ -317,28 +334,23 @@ fn mark(frame: &mut [u8], tos: u8) -> bool {
     }
 }
 
-/// Whether the frame behind a tunnel header of `header_len` octets says that it is longer than a part of `stride` octets can be.
+/// Whether a frame, with all octets that came behind its first, is a UDP datagram as long as that.
 ///
 /// A datagram that the kernel joined of several (`UDP_GRO`) has the length of each in the control message. One that is itself a
-/// super-frame, from a kernel on this machine, can have the size of the inner segments there; only the inner length tells which.
+/// super-frame, from a kernel on this machine, has the size of the inner segments there; only the inner lengths tell which.
+/// Those are the word of whoever made the frame: a station could give the length of a train to a frame at its head, and get what
+/// follows it, of other networks too; or put tunnel headers into a super-frame, where those of a train would stand. What can be read
+/// either way is neither's, and is dropped whole.
 #[inline]
-fn is_longer(frame: &[u8], stride: u32, header_len: usize) -> bool {
+fn fills(frame: &[u8]) -> bool {
     let Ok((_, ethertype, l3)) = skip_tags(frame, ADDRS_LEN) else { return false };
-    let packet = match ethertype {
-        EtherType::IPV4 => be16(frame, l3 + 2).map(usize::from),
-        EtherType::IPV6 => be16(frame, l3 + 4).map(|len| usize::from(len) + 40),
-        _ => None,
+    let (protocol, packet) = match ethertype {
+        EtherType::IPV4 => (frame.get(l3 + 9), be16(frame, l3 + 2).map(usize::from)),
+        EtherType::IPV6 => (frame.get(l3 + 6), be16(frame, l3 + 4).map(|len| usize::from(len) + 40)),
+        _ => return false,
     };
-    packet.is_some_and(|packet| header_len + l3 + packet > stride as usize)
+    protocol == Some(&UDP) && packet.is_some_and(|packet| l3 + packet == frame.len())
 }
 
-/// The protocol of the IP packet in a frame, without looking behind extension headers.
-#[inline]
-fn protocol(frame: &[u8]) -> Option<u8> {
-    let (_, ethertype, l3) = skip_tags(frame, ADDRS_LEN).ok()?;
-    match ethertype {
-        EtherType::IPV4 => frame.get(l3 + 9).copied(),
-        EtherType::IPV6 => frame.get(l3 + 6).copied(),
-        _ => None,
-    }
-}
+#[cfg(test)]
+mod tests;

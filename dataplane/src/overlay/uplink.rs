@@ -99,6 +99,7 @@ impl Datagrams {
             stride: if stride < len { stride } else { 0 },
             from: self.from,
             tos: self.tos,
+            offload: self.offload,
         }
     }
 }

@@ -2,12 +2,9 @@
 
 use crate::{
     counters::DropReason,
-    frame::{Batch, Datagram, MAX_FRAME, UplinkOffload},
+    frame::{Batch, Datagram, MAX_FRAME},
     index::VtepIdx,
-    overlay::{
-        host::Handled,
-        uplink::{Inbound, inbound},
-    },
+    overlay::uplink::Arrival,
     port::UplinkExit,
     snapshot::{Snapshot, UplinkEnd},
 };
@@ -42,19 +39,17 @@ impl UplinkArrivals {
     ) -> Result<(), DropReason> {
         let before = exit.queue.vnet_header_len();
         let (header, frame) = batch.bytes_with(slot, before).split_at(before);
-        let said = UplinkOffload::parse(header, frame.len()).ok_or(DropReason::VnetHeaderInvalid)?;
-        let found = match inbound(frame, &said, end.uplink.address) {
-            Inbound::Datagrams(found) => found,
-            Inbound::Refused(reason) => return Err(reason),
-            Inbound::Local => {
-                match end.uplink.host.handle(frame, exit.now, &mut self.reply) {
-                    Handled::Answer(len) => exit.send_plain(&self.reply[..len]),
-                    Handled::PathMtu { remote, mtu } => {
-                        for (_, vtep) in &end.vteps {
-                            snapshot.remotes.narrow(*vtep, remote, mtu);
-                        }
-                    }
-                    Handled::Learned | Handled::Ignored => {}
+        let found = match end.uplink.receive(header, frame, exit.now, &mut self.reply) {
+            Arrival::Datagrams(found) => found,
+            Arrival::Drop(reason) => return Err(reason),
+            Arrival::Learned => return Ok(()),
+            Arrival::Answer(answer) => {
+                exit.send_plain(answer);
+                return Ok(());
+            }
+            Arrival::PathMtu { remote, mtu } => {
+                for (_, vtep) in &end.vteps {
+                    snapshot.remotes.narrow(*vtep, remote, mtu);
                 }
                 return Ok(());
             }
@@ -64,15 +59,7 @@ impl UplinkArrivals {
         if !found.has_checksum && found.from.is_ipv6() && !takes_zero() {
             return Err(DropReason::UdpZeroChecksum);
         }
-        let datagram = Datagram {
-            at: (batch.frame(slot).range().start + found.payload.start) as u32,
-            len: found.payload.len() as u32,
-            stride: found.stride as u32,
-            from: found.from,
-            tos: found.tos,
-            offload: found.offload,
-        };
-        self.waiting.push((vtep, datagram));
+        self.waiting.push((vtep, found.of_batch(batch.frame(slot).range().start)));
         Ok(())
     }
 
