@@ -1,14 +1,16 @@
 //! The command line: nouns, verbs, flags and their help.
 //!
-//! What a bridge, a port and an FDB entry can be told is defined in the dataplane's `config`, once for flags, files
+//! What a bridge, a port, an FDB entry, a neighbour and an uplink can be told is defined in the dataplane's `config`, once for flags, files
 //! and the socket; here stand only the words around it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use tapway_dataplane::{
     api::hex,
-    config::{BridgeName, BridgeSpec, FdbSpec, PortName, PortOptions, PortSpec, Seconds},
+    config::{
+        BridgeName, BridgeSpec, FdbSpec, NeighSpec, PortName, PortOptions, PortSpec, Seconds, UplinkSpec,
+    },
     wire::{MacAddr, Vid},
 };
 
@@ -75,6 +77,19 @@ pub(crate) enum Noun {
     /// The forwarding database: which address is behind which port
     #[command(subcommand, arg_required_else_help = true, after_help = "Example:\n  tapwayctl fdb list")]
     Fdb(Fdb),
+    /// The other ends of tunnels, to which what is flooded goes
+    #[command(
+        subcommand,
+        arg_required_else_help = true,
+        after_help = "Example:\n  tapwayctl remote list overlay"
+    )]
+    Remote(Remote),
+    /// Neighbours that bridges answer ARP requests and neighbour solicitations for
+    #[command(subcommand, arg_required_else_help = true, after_help = "Example:\n  tapwayctl neigh list")]
+    Neigh(Neigh),
+    /// Routed TAPs to the host's stack, each with an address that the switch owns
+    #[command(subcommand, arg_required_else_help = true, after_help = "Example:\n  tapwayctl uplink list")]
+    Uplink(Uplink),
     /// Make what runs equal to a topology file: all of it or nothing
     #[command(
         after_help = "Example:\n  tapwayctl apply -f topology.toml --dry-run\n  tapwayctl export | tapwayctl apply -f -"
@@ -142,7 +157,9 @@ pub(crate) enum Port {
     /// A port without VLAN flags carries every VLAN unchanged.
     #[command(
         after_help = "Example:\n  tapwayctl port add vm1 --bridge br0 --access 10 --netns blue --address 198.51.100.1/24\n  \
-                      tapwayctl port add up1 --bridge br0 --trunk 10,20-29 --native 1"
+                      tapwayctl port add up1 --bridge br0 --trunk 10,20-29 --native 1\n  \
+                      tapwayctl port add overlay --bridge br0 --type vxlan --vni 1000 --local 198.51.100.1 --remote 198.51.100.2\n  \
+                      tapwayctl port add site --bridge br0 --type geneve --vlan-vni 10=1010 --vlan-vni 20=1020 --local 2001:db8::1"
     )]
     Add(Box<PortSpec>),
     /// Change settings of a port, on live traffic
@@ -184,7 +201,8 @@ pub(crate) struct PortSet {
 pub(crate) enum Fdb {
     /// Make a static or sticky entry
     #[command(
-        after_help = "Example:\n  tapwayctl fdb add 02:00:00:00:00:07 --bridge br0 --vlan 10 --port vm1 --sticky"
+        after_help = "Example:\n  tapwayctl fdb add 02:00:00:00:00:07 --bridge br0 --vlan 10 --port vm1 --sticky\n  \
+                      tapwayctl fdb add 02:00:00:00:00:08 --bridge br0 --port overlay --remote 198.51.100.2"
     )]
     Add(FdbSpec),
     /// Delete an entry of any kind
@@ -218,6 +236,78 @@ pub(crate) struct FdbFilter {
     /// Only those in this VLAN; 0 is for untagged frames of ports without VLAN flags
     #[arg(long, value_name = "V")]
     pub(crate) vlan: Option<u16>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Remote {
+    /// Add another end to a tunnel; nothing happens where it is there
+    #[command(after_help = "Example:\n  tapwayctl remote add overlay 198.51.100.2")]
+    Add(End),
+    /// Take another end from a tunnel
+    #[command(after_help = "Example:\n  tapwayctl remote del overlay 198.51.100.2")]
+    Del(End),
+    /// The other ends of a tunnel
+    #[command(after_help = "Example:\n  tapwayctl remote list overlay --json")]
+    List {
+        /// Port of the tunnel
+        port: PortName,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct End {
+    /// Port of the tunnel
+    pub(crate) port: PortName,
+    /// Address of the other end
+    #[arg(value_name = "IP")]
+    pub(crate) remote: IpAddr,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Neigh {
+    /// Answer for a neighbour; nothing happens where it is known with the same address
+    #[command(
+        after_help = "Example:\n  tapwayctl neigh add 198.51.100.7 02:00:00:00:00:07 --bridge br0 --vlan 10"
+    )]
+    Add(NeighSpec),
+    /// Forget a neighbour, static or snooped
+    #[command(after_help = "Example:\n  tapwayctl neigh del 198.51.100.7 --bridge br0 --vlan 10")]
+    Del {
+        /// The neighbour's IP address
+        ip: IpAddr,
+        /// Bridge that answers for it
+        #[arg(long, value_name = "BR")]
+        bridge: BridgeName,
+        /// VLAN of the neighbour; 0 is for untagged frames of ports without VLAN flags
+        #[arg(long, value_name = "V", default_value_t = 0)]
+        vlan: u16,
+    },
+    /// Neighbours, by bridge, VLAN and address
+    #[command(after_help = "Example:\n  tapwayctl neigh list --bridge br0")]
+    List {
+        /// Only those of this bridge
+        #[arg(long, value_name = "BR")]
+        bridge: Option<BridgeName>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Uplink {
+    /// Make an uplink; nothing happens where it exists with the same settings
+    ///
+    /// A tunnel whose --local is the address of an uplink goes by it, and otherwise by UDP sockets.
+    #[command(after_help = "Example:\n  tapwayctl uplink add up0 --address 198.51.100.1/30\n  \
+                      tapwayctl uplink add up1 --address 2001:db8::1/64 --gateway 2001:db8::2 --mtu 9000")]
+    Add(Box<UplinkSpec>),
+    /// Delete an uplink that no tunnel goes by
+    #[command(after_help = "Example:\n  tapwayctl uplink del up0")]
+    Del {
+        /// Name of the uplink
+        name: PortName,
+    },
+    /// All uplinks
+    #[command(after_help = "Example:\n  tapwayctl uplink list --json")]
+    List,
 }
 
 #[derive(Debug, Args)]
@@ -336,5 +426,7 @@ mod tests {
         assert!(about("port", "add").starts_with("Make a port"));
         assert!(about("port", "set").starts_with("Change settings"));
         assert!(about("fdb", "add").starts_with("Make a static"));
+        assert!(about("neigh", "add").starts_with("Answer for a neighbour"));
+        assert!(about("uplink", "add").starts_with("Make an uplink"));
     }
 }

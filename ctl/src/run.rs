@@ -10,12 +10,18 @@ use clap::CommandFactory as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tapway_dataplane::{
-    api::{self, BridgeView, DropView, FdbView, Plan, PortStatsView, PortView, Request},
+    api::{
+        self, BridgeView, DropView, FdbView, NeighView, Plan, PortStatsView, PortView, RemoteView, Request,
+        UplinkView,
+    },
     config::PortOptions,
 };
 
 use crate::{
-    cli::{Apply, Bridge, Cli, Diff, Fdb, FdbFilter, Global, Noun, Port, PortSet, Status, Trace, Watch},
+    cli::{
+        Apply, Bridge, Cli, Diff, End, Fdb, FdbFilter, Global, Neigh, Noun, Port, PortSet, Remote, Status,
+        Trace, Uplink, Watch,
+    },
     client::Client,
     failure::Failure,
     print,
@@ -34,6 +40,9 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Noun::Bridge(verb) => tool.bridge(verb),
         Noun::Port(verb) => tool.port(verb),
         Noun::Fdb(verb) => tool.fdb(verb),
+        Noun::Remote(verb) => tool.remote(verb),
+        Noun::Neigh(verb) => tool.neigh(verb),
+        Noun::Uplink(verb) => tool.uplink(verb),
         Noun::Apply(args) => tool.apply(&args),
         Noun::Export => tool.export(),
         Noun::Diff(args) => tool.diff(&args),
@@ -73,6 +82,21 @@ struct Entries {
 #[derive(Deserialize)]
 struct Flushed {
     flushed: u64,
+}
+
+#[derive(Deserialize)]
+struct Remotes {
+    remotes: Vec<RemoteView>,
+}
+
+#[derive(Deserialize)]
+struct Neighbours {
+    neighbours: Vec<NeighView>,
+}
+
+#[derive(Deserialize)]
+struct Uplinks {
+    uplinks: Vec<UplinkView>,
 }
 
 #[derive(Deserialize)]
@@ -143,9 +167,9 @@ impl Tool {
     fn bridge(&self, verb: Bridge) -> Result<(), Failure> {
         match verb {
             Bridge::Add(spec) => self.change(&Request::BridgeAdd(spec)),
-            Bridge::Set(spec) if spec.options == Default::default() => {
-                Err(Failure::Usage("nothing to set: give --ageing, --fdb-limit or --move-limit".to_owned()))
-            }
+            Bridge::Set(spec) if spec.options == Default::default() => Err(Failure::Usage(
+                "nothing to set: give --ageing, --fdb-limit, --move-limit or --neigh-snoop".to_owned(),
+            )),
             Bridge::Set(spec) => self.change(&Request::BridgeSet(spec)),
             Bridge::Del { name } => self.change(&Request::BridgeDel { name }),
             Bridge::List => {
@@ -205,6 +229,42 @@ impl Tool {
                 self.show(&json!({ "changed": flushed > 0, "flushed": flushed }), || {
                     format!("{flushed} {entries} forgotten\n")
                 })
+            }
+        }
+    }
+
+    fn remote(&self, verb: Remote) -> Result<(), Failure> {
+        match verb {
+            Remote::Add(End { port, remote }) => self.change(&Request::RemoteAdd { port, remote }),
+            Remote::Del(End { port, remote }) => self.change(&Request::RemoteDel { port, remote }),
+            Remote::List { port } => {
+                let Remotes { mut remotes } = self.ask(&Request::RemoteList { port })?;
+                remotes.sort_by_key(|r| r.remote);
+                self.show(&remotes, || print::remotes(&remotes))
+            }
+        }
+    }
+
+    fn neigh(&self, verb: Neigh) -> Result<(), Failure> {
+        match verb {
+            Neigh::Add(spec) => self.change(&Request::NeighAdd(spec)),
+            Neigh::Del { ip, bridge, vlan } => self.change(&Request::NeighDel { ip, bridge, vlan }),
+            Neigh::List { bridge } => {
+                let Neighbours { mut neighbours } = self.ask(&Request::NeighList { bridge })?;
+                neighbours.sort_by_cached_key(|n| (n.bridge.clone(), n.vlan, n.ip));
+                self.show(&neighbours, || print::neighbours(&neighbours))
+            }
+        }
+    }
+
+    fn uplink(&self, verb: Uplink) -> Result<(), Failure> {
+        match verb {
+            Uplink::Add(spec) => self.change(&Request::UplinkAdd(spec)),
+            Uplink::Del { name } => self.change(&Request::UplinkDel { name }),
+            Uplink::List => {
+                let Uplinks { mut uplinks } = self.ask(&Request::UplinkList)?;
+                uplinks.sort_by(|a, b| a.name.cmp(&b.name));
+                self.show(&uplinks, || print::uplinks(&uplinks))
             }
         }
     }

@@ -74,6 +74,68 @@ fn a_change_says_whether_there_was_one() {
 }
 
 #[test]
+fn a_tunnel_its_remotes_its_uplink_and_neighbours_are_made_listed_and_deleted() {
+    let daemon = Daemon::start();
+    let overlay = "port add overlay --bridge br0 --type vxlan --vlan-vni 20=1020 --vlan-vni 10=1010 --local 198.51.100.1 \
+                   --remote 198.51.100.2 --ttl inherit --gbp --src-port 50000-50015";
+    assert_eq!(doc(&daemon, overlay), json!({ "changed": true }));
+    let port = doc(&daemon, "port show overlay");
+    assert_eq!(port["vlan_vni"], json!({ "10": 1010, "20": 1020 }));
+    assert_eq!((&port["local"], &port["remotes"]), (&json!("198.51.100.1"), &json!(["198.51.100.2"])));
+    assert_eq!(
+        (&port["dst_port"], &port["ttl"], &port["tos"]),
+        (&json!(4789), &json!("inherit"), &json!("0"))
+    );
+    assert_eq!((&port["gbp"], &port["src_port"]), (&json!(true), &json!("50000-50015")));
+    assert!(port.get("ifname").is_none() && port.get("persist").is_none() && port.get("vni").is_none());
+    assert!(doc(&daemon, "port show vm1").get("remotes").is_none());
+    assert!(ok(&daemon, "port list").contains("vlan-vni 10=1010,20=1020"));
+
+    assert_eq!(doc(&daemon, "remote add overlay 198.51.100.3"), json!({ "changed": true }));
+    assert_eq!(ok(&daemon, "remote add overlay 198.51.100.3"), "nothing to change\n");
+    assert_eq!(doc(&daemon, "remote del overlay 198.51.100.2"), json!({ "changed": true }));
+    assert_eq!(
+        doc(&daemon, "remote list overlay"),
+        json!([{ "port": "overlay", "remote": "198.51.100.3", "path_mtu": 1500 }])
+    );
+    let (err, _) = refused(&daemon, "remote del overlay 198.51.100.2");
+    assert!(err.contains("remote \"198.51.100.2 of port overlay\" does not exist"), "{err}");
+
+    assert_eq!(
+        doc(&daemon, "neigh add 198.51.100.8 02:00:00:00:00:08 --bridge br0 --vlan 10"),
+        json!({ "changed": true })
+    );
+    assert_eq!(
+        doc(&daemon, "neigh add 2001:db8::7 02:00:00:00:00:07 --bridge br0"),
+        json!({ "changed": true })
+    );
+    let all = doc(&daemon, "neigh list --bridge br0");
+    assert_eq!(
+        all[0],
+        json!({ "bridge": "br0", "vlan": 0, "ip": "2001:db8::7", "mac": "02:00:00:00:00:07", "kind": "static", "age_s": 5 })
+    );
+    assert_eq!(doc(&daemon, "neigh del 198.51.100.8 --bridge br0 --vlan 10"), json!({ "changed": true }));
+    let (err, _) = refused(&daemon, "neigh del 198.51.100.8 --bridge br0 --vlan 10");
+    assert!(err.contains("neigh \"br0 vlan 10 198.51.100.8\" does not exist"), "{err}");
+
+    assert_eq!(doc(&daemon, "uplink add up0 --address 198.51.100.1/30"), json!({ "changed": true }));
+    let (err, _) = refused(&daemon, "uplink add up0 --address 198.51.100.1/30 --mtu 9000");
+    assert!(err.contains("mtu: 1500 -> 9000; tapwayctl uplink del makes room for it"), "{err}");
+    let uplinks = doc(&daemon, "uplink list");
+    assert_eq!((&uplinks[0]["gateway"], &uplinks[0]["ifname"]), (&json!("198.51.100.2"), &json!("up0")));
+    assert!(ok(&daemon, "uplink list").starts_with("UPLINK  ADDRESS"));
+    assert_eq!(doc(&daemon, "uplink del up0"), json!({ "changed": true }));
+    assert_eq!(doc(&daemon, "uplink list"), json!([]));
+
+    assert_eq!(doc(&daemon, "bridge set br0 --neigh-snoop on"), json!({ "changed": true }));
+    assert_eq!(doc(&daemon, "bridge list")[0]["neigh_snoop"], true);
+    assert_eq!(
+        doc(&daemon, "fdb add 02:00:00:00:00:08 --bridge br0 --port overlay --remote 198.51.100.3"),
+        json!({ "changed": true })
+    );
+}
+
+#[test]
 fn a_list_is_an_array_of_objects() {
     let daemon = Daemon::start();
     let bridges = doc(&daemon, "bridge list");
@@ -240,6 +302,31 @@ fn what_makes_no_sense_is_a_usage_error_before_anybody_is_asked() {
         ("status --wait soon", "no duration"),
         ("--timeout 0 status", "give 1s or more"),
         ("completion tcsh", "bash"),
+        ("port add x --bridge br0 --type gre", "possible values: tap, vxlan, geneve"),
+        ("port add x --bridge br0 --type vxlan --vni 16777216", "a number from 0 to 16777215"),
+        ("port add x --bridge br0 --vlan-vni 10", "not of the form VLAN=VNI"),
+        (
+            "port add x --bridge br0 --vlan-vni 10=7 --vlan-vni 10=8",
+            "\"10\" is a VLAN that is given two VNIs",
+        ),
+        ("port add x --bridge br0 --vlan-vni 10=7 --vlan-vni 20=7", "\"7\" is a VNI that is given two VLANs"),
+        ("port add x --bridge br0 --local 198.51.100.1/24", "is no IP address"),
+        ("port add x --bridge br0 --ttl 256", "neither a number up to 255 nor inherit"),
+        ("port add x --bridge br0 --df on", "none of set, unset and inherit"),
+        ("port add x --bridge br0 --reserved refuse", "neither ignore nor drop"),
+        ("port add x --bridge br0 --src-port 9-8", "no range of ports"),
+        ("port add x --bridge br0 --dst-port 65536", "65536"),
+        ("port add x --bridge br0 --option 0102:80:00", "no Geneve option"),
+        ("port set x --unset vlan-vni,vlanvni", "no setting of a port"),
+        ("remote add overlay", "required"),
+        ("remote add overlay host.example", "invalid IP address"),
+        ("remote list", "required"),
+        ("neigh add 198.51.100.7 --bridge br0", "required"),
+        ("neigh add 198.51.100.7 02:00:00:00:00:07", "--bridge"),
+        ("uplink add up0", "--address"),
+        ("uplink add up0 --address 198.51.100.1", "198.51.100.1/24"),
+        ("uplink add up0 --address 198.51.100.1/24 --gateway x", "is no IP address"),
+        ("fdb add 02:00:00:00:00:07 --bridge br0 --port x --remote y", "is no IP address"),
         ("device list", "unrecognized subcommand"),
     ] {
         let (code, out, err) = run(nowhere, line);
@@ -426,6 +513,7 @@ fn completions_and_manual_pages_need_no_daemon() {
         let (code, out, _) = run(nowhere, &format!("completion {shell}"));
         assert_eq!(code, 0);
         assert!(out.contains("tapwayctl") && out.contains("bcast-flood"), "{shell}");
+        assert!(out.contains("vlan-vni") && out.contains("uplink"), "{shell}");
     }
     let dir = tempfile::tempdir().unwrap();
     let man = dir.path().join("man1");
@@ -435,4 +523,8 @@ fn completions_and_manual_pages_need_no_daemon() {
     assert_eq!(std::fs::read_dir(&man).unwrap().count(), pages);
     let page = std::fs::read_to_string(man.join("tapwayctl-port-add.1")).unwrap();
     assert!(page.contains("bcast\\-flood") && page.contains("Example"), "{page}");
+    assert!(page.contains("vlan\\-vni") && page.contains("udp6\\-zero\\-csum\\-rx"), "{page}");
+    for noun in ["remote", "neigh", "uplink"] {
+        assert!(man.join(format!("tapwayctl-{noun}-add.1")).exists(), "{noun}");
+    }
 }

@@ -11,7 +11,7 @@ use crate::{
     fdb::Fdb,
     frame::Caps,
     index::{BridgeIdx, PortIdx, VtepIdx},
-    overlay::{Remotes, Tunnel, Vtep},
+    overlay::{Remotes, Tunnel, Uplink, Vtep},
 };
 
 /// What the packet path knows of a port.
@@ -47,8 +47,27 @@ pub struct Port {
     pub tunnel: Option<Arc<Tunnel>>,
     /// Limit on flooded frames that leave by it, where it is a tunnel.
     pub bum: Option<Arc<Storm>>,
+    /// What is behind it, where it is an uplink; it belongs to no bridge then.
+    pub uplink: Option<Arc<UplinkEnd>>,
     /// Its counters.
     pub stats: Arc<PortStats>,
+}
+
+/// An uplink, and the local endpoints of tunnels whose packets it carries.
+#[derive(Debug)]
+pub struct UplinkEnd {
+    /// The uplink.
+    pub uplink: Uplink,
+    /// By the UDP port.
+    pub vteps: Box<[(u16, VtepIdx)]>,
+}
+
+impl UplinkEnd {
+    /// The endpoint at a UDP port.
+    #[inline]
+    pub fn vtep(&self, port: u16) -> Option<VtepIdx> {
+        self.vteps.iter().find(|(at, _)| *at == port).map(|(_, vtep)| *vtep)
+    }
 }
 
 impl Port {
@@ -70,6 +89,7 @@ impl Port {
             secure: None,
             tunnel: None,
             bum: None,
+            uplink: None,
             stats: Arc::new(PortStats::new(workers)),
         }
     }

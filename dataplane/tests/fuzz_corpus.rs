@@ -8,11 +8,18 @@ use proptest::prelude::*;
 use tapway_dataplane::{
     bridge::Neighbours,
     frame::Offload,
+    frame::{Offload, UplinkOffload},
     offload::Split,
+    overlay::{
+        Host,
+        host::Handled,
+        outer,
+        uplink::{Inbound, inbound},
+    },
     overlay::{outer, too_big},
     tick::Tick,
     wire::{
-        Geneve, VirtioNetHdr, Vxlan, geneve,
+        Geneve, MacAddr, VirtioNetHdr, Vxlan, geneve,
         vxlan::{self, Reserved, Rules},
     },
 };
@@ -46,6 +53,20 @@ fn every_kept_input_still_passes_its_target() {
             assert!(panic::catch_unwind(|| run(&input)).is_ok(), "{} fails", path.display());
         }
     }
+}
+
+#[test]
+fn the_inputs_for_merge_reach_what_they_are_named_for() {
+    let merged = |name: &str| targets::merge::merged(&fs::read(corpus().join("merge").join(name)).unwrap());
+    assert_eq!(merged("tcp4-three-segments"), [3]);
+    assert_eq!(merged("tcp6-behind-two-tags"), [3]);
+    assert_eq!(merged("udp4-with-a-shorter-last"), [4]);
+    assert_eq!(merged("udp6-nobody-takes-them"), [1, 1, 1]);
+    assert_eq!(merged("two-flows-in-turn-apart"), [3, 3]);
+    assert_eq!(merged("two-flows-in-turn-together"), [1; 6]);
+    assert_eq!(merged("push-between-segments"), [2, 2]);
+    assert_eq!(merged("tcp4-fixed-identification"), [3]);
+    assert_eq!(merged("tcp4-damaged-between-segments"), [1, 1, 2]);
 }
 
 /// A kept input, and the function of the target that it is for.
@@ -176,6 +197,65 @@ fn the_inputs_for_overlay_reach_what_they_are_named_for() {
         ("geneve-around-ip", geneve::Invalid::ProtocolType),
     ] {
         assert_eq!(Geneve::parse(&input(name), &[]), Err(expected), "{name}");
+    }
+}
+
+#[test]
+fn the_inputs_for_uplink_reach_what_they_are_named_for() {
+    let input = |name: &str| fs::read(corpus().join("uplink").join(name)).unwrap();
+    let me = |frame: &[u8]| if frame[12..14] == [0x86, 0xdd] { "2001:db8::2" } else { "198.51.100.2" };
+    let inbound = |name: &str| {
+        let input = input(name);
+        let (header, frame) = input.split_at(24);
+        let said = UplinkOffload::parse(header, frame.len()).unwrap();
+        inbound(frame, &said, me(frame).parse().unwrap())
+    };
+    for (name, segments, checksum) in [
+        ("tunnel4-around-tcp4-super-frame", 4, false),
+        ("tunnel4-around-tcp6-super-frame", 4, false),
+        ("tunnel6-with-checksum", 4, true),
+    ] {
+        let Inbound::Datagrams(datagrams) = inbound(name) else { panic!("{name}") };
+        assert_eq!(datagrams.has_checksum, checksum, "{name}");
+        let inner = &input(name)[24 + datagrams.payload.start + 8..];
+        let split = Split::plan(inner, &datagrams.offload.within(8).unwrap()).unwrap();
+        assert_eq!(split.count(), segments, "{name}");
+    }
+    for (name, stride, checksum) in [
+        ("train-of-four-datagrams", 100, true),
+        ("inner-checksum-partial", 102, false),
+        ("local-checksum-offload", 102, true),
+    ] {
+        let Inbound::Datagrams(datagrams) = inbound(name) else { panic!("{name}") };
+        assert_eq!((datagrams.stride, datagrams.has_checksum), (stride, checksum), "{name}");
+    }
+    for (name, reason) in [
+        ("tunnel-positions-that-lie", "vnet_header_invalid"),
+        ("local-checksum-that-is-wrong", "underlay_malformed"),
+        ("udp-fragment", "underlay_fragment"),
+    ] {
+        let Inbound::Refused(refused) = inbound(name) else { panic!("{name}") };
+        assert_eq!(refused.name(), reason, "{name}");
+    }
+    let (four, six) = ("203.0.113.9".parse().unwrap(), "2001:db8::99".parse().unwrap());
+    for (name, expected) in [
+        ("arp-request", Handled::Answer(42)),
+        ("arp-reply-of-the-gateway", Handled::Learned),
+        ("neighbour-solicitation", Handled::Answer(86)),
+        ("neighbour-advertisement-of-the-gateway", Handled::Learned),
+        ("echo4-request", Handled::Answer(74)),
+        ("echo6-request", Handled::Answer(94)),
+        ("fragmentation-needed", Handled::PathMtu { remote: four, mtu: 1400 }),
+        ("packet-too-big", Handled::PathMtu { remote: six, mtu: 1400 }),
+    ] {
+        assert_eq!(inbound(name), Inbound::Local, "{name}");
+        let frame = &input(name)[24..];
+        let (prefix, gateway) =
+            if me(frame).contains(':') { (64, "2001:db8::1") } else { (24, "198.51.100.1") };
+        let address = format!("{}/{prefix}", me(frame)).parse().unwrap();
+        let mac = |last: u64| MacAddr::from_bits(0x0200_0000_0000 + last);
+        let host = Host::new(address, mac(2), Some(gateway.parse().unwrap()), mac(1));
+        assert_eq!(host.handle(frame, Tick::from_secs(1), &mut [0; 200]), expected, "{name}");
     }
 }
 

@@ -3,6 +3,7 @@
 //! Tables are aligned and without lines, as iproute2's are, and a `-` stands where there is nothing. Colour is in the text as escape
 //! sequences; the stream takes it out where nobody would see it.
 
+mod overlay;
 mod port;
 mod stats;
 mod status;
@@ -12,6 +13,7 @@ mod trace;
 use tapway_dataplane::api::{BridgeView, FdbView, Plan};
 
 pub(crate) use self::{
+    overlay::{neighbours, remotes, uplinks},
     port::{port, ports},
     stats::{Rated, drops, stats},
     status::status,
@@ -110,7 +112,10 @@ pub(crate) fn plan(plan: &Plan) -> String {
 #[cfg(test)]
 mod tests {
     use anstream::adapter::strip_str;
-    use tapway_dataplane::api::{FdbCounts, PlanStep};
+    use tapway_dataplane::{
+        api::{FdbCounts, PlanStep},
+        config::OnOff,
+    };
 
     use super::*;
 
@@ -121,6 +126,8 @@ mod tests {
             ageing: "5m".parse().unwrap(),
             fdb_limit: 65536,
             move_limit: 5,
+            neigh_snoop: OnOff(false),
+            neighbours: 0,
             ports,
             fdb: FdbCounts {
                 entries,

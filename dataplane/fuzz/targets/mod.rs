@@ -6,11 +6,13 @@
 pub mod call;
 pub mod forward;
 pub mod layers;
+pub mod merge;
 pub mod neigh;
 pub mod overlay;
 pub mod secure;
 pub mod split;
 pub mod topology;
+pub mod uplink;
 
 /// A target's name, which is that of its directory in `corpus/`, and its function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -23,7 +25,9 @@ pub const ALL: &[Target] = &[
     ("layers", layers::run),
     ("neigh", neigh::run),
     ("overlay", overlay::run),
+    ("merge", merge::run),
     ("secure", secure::run),
     ("split", split::run),
     ("topology", topology::run),
+    ("uplink", uplink::run),
 ];

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::underlay::{Group, SocketSet, VtepAddress};
 use crate::{
-    config::{Netns, PortOptions, PortSpec},
+    config::{Netns, PortOptions, PortSpec, PortType},
     frame::Caps,
     netlink::Socket,
     port::{
@@ -287,6 +287,12 @@ impl TapBackend {
     /// Where the kernel refuses; nothing is left behind.
     pub fn open(spec: &PortSpec, queues: u16) -> Result<Opened, BackendError> {
         let options = &spec.options;
+        match options.kind_or_default() {
+            PortType::Tap => {}
+            kind @ (PortType::Vxlan | PortType::Geneve) => {
+                return Err(format!("ports of type {kind} are not built in yet").into());
+            }
+        }
         let mut tap = Tap::open(&TapOptions {
             ifname: Some(spec.ifname_or_default().to_owned()),
             netns: options.netns.clone(),

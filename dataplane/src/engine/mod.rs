@@ -95,6 +95,8 @@ pub struct Engine {
     underlay: Underlay,
     /// The remotes behind static entries of the FDB, and the tunnels they are behind.
     fdb_remotes: BTreeSet<(PortIdx, RemoteIdx)>,
+    /// The remote whose path was asked for last.
+    next_path: usize,
     next_housekeeping: Tick,
     revision: u64,
 }
@@ -121,6 +123,7 @@ impl Engine {
             snapshot: Arc::default(),
             underlay: Underlay::default(),
             fdb_remotes: BTreeSet::new(),
+            next_path: 0,
             next_housekeeping: now.after(HOUSEKEEPING),
             revision: 0,
         })
@@ -128,15 +131,20 @@ impl Engine {
 
     /// Looks after what workers have reported, ageing and devices; says how long it can be left alone.
     pub fn housekeep(&mut self) -> Duration {
-        let lost: Vec<PortIdx> = self
-            .workers
-            .events()
-            .filter_map(|r| if let Report::Gone { port } = r { Some(port) } else { None })
-            .collect();
-        for idx in lost {
-            if let Some(name) = self.port_name(idx).cloned() {
-                self.port_lost(&name);
-                self.uplink_lost(&name);
+        let reports: Vec<Report> = self.workers.events().collect();
+        for report in reports {
+            match report {
+                Report::Gone { port } => {
+                    if let Some(name) = self.port_name(port).cloned() {
+                        self.port_lost(&name);
+                        self.uplink_lost(&name);
+                    }
+                }
+                Report::PathTooNarrow { remote } => {
+                    self.look_up_path(remote);
+                    self.follow_paths();
+                }
+                Report::Done { .. } => {} // is read where mail is sent
             }
         }
         let now = self.clock.now();
@@ -151,6 +159,7 @@ impl Engine {
             let names: Vec<PortName> = self.ports.keys().cloned().collect();
             names.iter().for_each(|name| self.check_health(name));
             self.housekeep_uplinks(now);
+            self.housekeep_tunnels(now);
         }
         Duration::from_nanos(self.next_housekeeping.nanos().saturating_sub(now.nanos()))
     }

@@ -86,6 +86,7 @@ impl PortState {
             secure: self.secure.clone(),
             tunnel: self.tunnel.as_ref().map(|state| Arc::clone(&state.tunnel)),
             bum: self.bum.clone(),
+            uplink: None,
             stats: Arc::clone(&self.stats),
         }
     }

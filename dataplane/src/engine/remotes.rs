@@ -1,12 +1,16 @@
 //! The other ends of tunnels: add, delete, list. They are settings of their ports, and change as these do.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{Engine, invalid, not_found};
 use crate::{
     api::{Refusal, RemoteView},
     config::{PortName, PortOptions, PortSpec},
+    fdb::{Cursor, Dest, EntryKind, Fdb},
 };
+
+/// Entries that are looked at at once.
+const PAGE: usize = 4096;
 
 impl Engine {
     pub(super) fn remote_add(&mut self, port: &PortName, remote: IpAddr) -> Result<bool, Refusal> {
@@ -29,11 +33,14 @@ impl Engine {
     }
 
     pub(super) fn remote_views(&self, port: &PortName) -> Result<Vec<RemoteView>, Refusal> {
-        let view = |remote: &IpAddr| RemoteView {
-            port: port.clone(),
-            remote: *remote,
-            path_mtu: None,
-            learned: None,
+        let state = self.port(port)?;
+        let vtep = state.tunnel.as_ref().map(|tunnel| tunnel.lease.vtep);
+        let behind = learned_behind(&self.bridge(&state.spec.bridge)?.fdb);
+        let view = |remote: &IpAddr| {
+            let idx = vtep.and_then(|vtep| self.underlay.remotes.find(vtep, *remote));
+            let path_mtu = idx.map(|idx| self.underlay.remotes.path_mtu(idx)).filter(|&mtu| mtu > 0);
+            let learned = idx.map(|idx| behind.get(&Dest::remote(state.idx, idx)).copied().unwrap_or(0));
+            RemoteView { port: port.clone(), remote: *remote, path_mtu, learned }
         };
         let mut remotes = self.tunnel(port)?.remote.clone();
         remotes.sort_unstable();
@@ -70,4 +77,18 @@ impl Engine {
             None => Ok(()),
         }
     }
+}
+
+/// How many addresses were learned at each place.
+fn learned_behind(fdb: &Fdb) -> BTreeMap<Dest, u64> {
+    let mut counts = BTreeMap::new();
+    let (mut entries, mut cursor) = (Vec::new(), Some(Cursor::default()));
+    while let Some(at) = cursor {
+        entries.clear();
+        cursor = fdb.page(at, &mut entries, PAGE);
+        for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Dynamic) {
+            *counts.entry(entry.dest).or_insert(0) += 1;
+        }
+    }
+    counts
 }

@@ -1,6 +1,6 @@
 //! Tunnel ports: what they need of the underlay, and what the packet path is to know of them.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     Backend, BackendError, Engine, invalid,
@@ -8,18 +8,21 @@ use super::{
     underlay::{Group, Lease, Need, VtepAddress, VtepState},
 };
 use crate::{
-    api::Refusal,
+    api::{Refusal, TunnelView},
     bridge::VlanMode,
     config::{self, Df, PortName, PortOptions, PortSpec, PortType, Reserved},
     fdb::Flush,
     frame::Caps,
     index::{PortIdx, RemoteIdx},
     overlay::{Encap, Entrance, Fragmentation, Inherit, Remotes, Segment, Tunnel, Via, Vtep, decap::Rules},
+    tick::Tick,
     wire::{MacAddr, Vid, VlanList, Vni, geneve, vxlan},
 };
 
 /// Octets of the longest outer packet where the kernel does not know the way to any remote: Ethernet's.
 const ASSUMED_MTU: u32 = 1500;
+/// A remote is forgotten when it was not heard of for this long after the last address behind it has aged.
+const FORGET_REMOTE: Duration = Duration::from_secs(60);
 /// Paths whose MTU is asked for in one round of housekeeping.
 const PATHS_PER_ROUND: usize = 256;
 
@@ -85,7 +88,6 @@ impl Engine {
     /// Opens what a tunnel needs; nothing is left behind where that fails.
     pub(super) fn tunnel_open(&mut self, spec: &PortSpec) -> Result<TunnelState, Refusal> {
         let need = self.need(spec)?;
-        self.check_vnis(spec, &need.vtep)?;
         let failed = |e: &dyn ToString| Refusal::Kernel {
             kind: "port",
             name: spec.name.to_string(),
@@ -105,9 +107,7 @@ impl Engine {
                 }
             }
         }
-        for &remote in &flood {
-            self.look_up_path(&need.vtep, options.underlay_dev.as_deref(), remote);
-        }
+        flood.iter().for_each(|&remote| self.look_up_path(remote));
         let tunnel = Arc::new(self.describe(spec, &need, &lease, &flood));
         self.underlay.touch(lease.vtep);
         Ok(TunnelState { lease, flood, tunnel })
@@ -130,8 +130,15 @@ impl Engine {
     }
 
     /// What stands behind a tunnel, seen from the control thread.
-    pub(super) fn tunnel_backend(&self, _state: &TunnelState) -> Box<dyn Backend> {
-        Box::new(TunnelBackend { caps: Caps::NONE })
+    pub(super) fn tunnel_backend(&self, state: &TunnelState) -> Box<dyn Backend> {
+        let caps = match state.tunnel.via {
+            Via::Sockets { .. } => Caps::NONE,
+            Via::Uplink(port) => {
+                let caps = self.uplinks.values().find(|uplink| uplink.idx == port).map(|u| *u.uplink.caps());
+                caps.map_or(Caps::NONE, |caps| caps.tunnelled(state.tunnel.udp_csum))
+            }
+        };
+        Box::new(TunnelBackend { caps })
     }
 
     fn need(&self, spec: &PortSpec) -> Result<Need, Refusal> {
@@ -141,7 +148,7 @@ impl Engine {
             (Some(address), Some(device)) => Some(Group { address, device: device.clone() }),
             _ => None,
         };
-        let uplink: Option<PortIdx> = None;
+        let uplink = self.uplink_at(local).map(|uplink| uplink.idx);
         if uplink.is_some() && group.is_some() {
             return Err(invalid(
                 "port",
@@ -163,24 +170,6 @@ impl Engine {
         })
     }
 
-    /// A VNI of an endpoint belongs to one port.
-    fn check_vnis(&self, spec: &PortSpec, vtep: &VtepAddress) -> Result<(), Refusal> {
-        let others = self.ports.values().filter(|p| p.spec.name != spec.name);
-        for other in others {
-            let Some(tunnel) = &other.tunnel else { continue };
-            if self.underlay.vtep(tunnel.lease.vtep).is_none_or(|of| of.address != *vtep) {
-                continue;
-            }
-            let taken = vnis(&spec.options)
-                .find(|(vni, _)| vnis(&other.spec.options).any(|(theirs, _)| theirs == *vni));
-            if let Some((vni, _)) = taken {
-                let reason = format!("vni: {vni} of {} belongs to port {}", vtep.local, other.spec.name);
-                return Err(invalid("port", &spec.name, reason));
-            }
-        }
-        Ok(())
-    }
-
     fn describe(&self, spec: &PortSpec, need: &Need, lease: &Lease, flood: &[RemoteIdx]) -> Tunnel {
         let options = &spec.options;
         let encap = match need.kind {
@@ -199,11 +188,11 @@ impl Engine {
             // Every lease without an uplink has its sets.
             (None, None) => Via::Sockets { fragmenting: Default::default(), whole: Default::default() },
         };
-        let paths = flood.iter().map(|&remote| self.underlay.remotes.path_mtu(remote));
         Tunnel {
             vtep: lease.vtep,
             via,
             v6: need.vtep.local.is_ipv6(),
+            src_ports: need.ports.clone(),
             dst_port: need.vtep.local.port(),
             encap,
             vni: options.vni,
@@ -217,18 +206,92 @@ impl Engine {
                 Df::Inherit => Fragmentation::AsInner,
             },
             udp_csum: need.udp_csum,
-            underlay_mtu: paths.filter(|&mtu| mtu > 0).min().unwrap_or(ASSUMED_MTU),
+            underlay_mtu: narrowest(&self.underlay.remotes, flood),
+        }
+    }
+
+    /// Looks after the paths to remotes, and forgets those that nobody has heard of for long.
+    pub(super) fn housekeep_tunnels(&mut self, now: Tick) {
+        if self.underlay.remotes.is_empty() {
+            return;
+        }
+        let all: Vec<RemoteIdx> = self.underlay.remotes.iter().map(|remote| remote.idx).collect();
+        for _ in 0..all.len().min(PATHS_PER_ROUND) {
+            self.next_path = (self.next_path + 1) % all.len();
+            self.look_up_path(all[self.next_path]);
+        }
+        self.follow_paths();
+        let longest = self.bridges.values().map(|bridge| bridge.options.ageing_or_default().duration()).max();
+        let silent = self.underlay.remotes.expire(now, longest.unwrap_or_default() + FORGET_REMOTE);
+        if !silent.is_empty() {
+            // Once every worker has passed here none of them finds one any more, and so learns nothing behind it;
+            self.publish();
+            for (bridge, &remote) in self.bridges.values().flat_map(|b| silent.iter().map(move |r| (b, r))) {
+                bridge.fdb.flush(&Flush { remote: Some(remote), ..Flush::default() });
+            }
+            // and once more, none of them sends to one that it has found before.
+            self.publish();
+            self.underlay.remotes.free(&silent);
         }
     }
 
     /// Asks the kernel how long a packet to a remote may be.
-    pub(super) fn look_up_path(&mut self, vtep: &VtepAddress, device: Option<&str>, remote: RemoteIdx) {
-        let Some(ip) = self.underlay.remotes.address(remote) else { return };
+    pub(super) fn look_up_path(&mut self, remote: RemoteIdx) {
+        let remotes = Arc::clone(&self.underlay.remotes);
+        let Some(known) = remotes.get(remote) else { return };
+        let Some(vtep) = self.underlay.vtep(known.vtep) else { return };
+        if vtep.uplink.is_some() {
+            // Routers tell the switch itself there (ICMP); the longest that can be told of is what the interface takes.
+            if known.path_mtu == 0
+                && let Some(uplink) = self.uplink_at(vtep.address.local.ip())
+            {
+                remotes.set_path_mtu(remote, uplink.uplink.path().mtu);
+            }
+            return;
+        }
+        let device = self.underlay.device_of(known.ip).map(str::to_owned);
         // Where there is no route now there may be one later; sending says so by name.
-        if let Ok(mtu) = self.opener.path_mtu(vtep, ip, device) {
-            self.underlay.remotes.set_path_mtu(remote, mtu);
+        if let Ok(mtu) = self.opener.path_mtu(&vtep.address, known.ip, device.as_deref()) {
+            remotes.set_path_mtu(remote, mtu);
         }
     }
+
+    /// Describes the tunnels again whose narrowest path has changed.
+    pub(super) fn follow_paths(&mut self) {
+        let mut changed = false;
+        for port in self.ports.values_mut() {
+            let Some(state) = &mut port.tunnel else { continue };
+            let mtu = narrowest(&self.underlay.remotes, &state.flood);
+            if mtu != state.tunnel.underlay_mtu {
+                tracing::info!(port = %port.spec.name, mtu, "the underlay takes packets of another length now");
+                state.tunnel = Arc::new(Tunnel { underlay_mtu: mtu, ..Tunnel::clone(&state.tunnel) });
+                changed = true;
+            }
+        }
+        if changed {
+            self.publish();
+        }
+    }
+
+    /// What became of a tunnel, for who looks at its port.
+    pub(super) fn tunnel_view(&self, port: &PortState) -> TunnelView {
+        let mut view = TunnelView::of(port.spec.effective(self.workers.len() as u16));
+        if let Some(TunnelState { tunnel, .. }) = &port.tunnel {
+            view.inner_mtu = Some(tunnel.inner_mtu());
+            view.path = Some(match tunnel.via {
+                Via::Sockets { .. } => "sockets".to_owned(),
+                Via::Uplink(idx) => {
+                    format!("uplink {}", self.port_name(idx).map_or("?", PortName::as_str))
+                }
+            });
+        }
+        view
+    }
+}
+
+/// Octets of the longest outer packet that every one of these remotes can get.
+fn narrowest(remotes: &Remotes, all: &[RemoteIdx]) -> u32 {
+    all.iter().map(|&remote| remotes.path_mtu(remote)).filter(|&mtu| mtu > 0).min().unwrap_or(ASSUMED_MTU)
 }
 
 /// What the packet path is to know of an endpoint; `entered` are the remotes behind static entries of the FDB.
@@ -249,6 +312,7 @@ pub(super) fn compile_vtep(
     Vtep {
         idx: vtep.idx,
         local: vtep.address.local.ip(),
+        zero_csum6: vtep.zero_csum6,
         segments,
         entrances: entrances.into(),
         stats: Arc::clone(&vtep.stats),

@@ -20,37 +20,37 @@ use crate::{
 
 /// A local endpoint by what an operator says of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct VtepAddress {
+pub(super) struct VtepAddress {
     /// The namespace of its sockets; `None` for the daemon's own.
-    pub netns: Option<Netns>,
+    pub(super) netns: Option<Netns>,
     /// Its address and UDP port.
-    pub local: SocketAddr,
+    pub(super) local: SocketAddr,
 }
 
 /// A multicast group that an endpoint listens to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Group {
+pub(super) struct Group {
     /// Its address.
-    pub address: IpAddr,
+    pub(super) address: IpAddr,
     /// The device on which it is joined.
-    pub device: String,
+    pub(super) device: String,
 }
 
 /// A set of sockets by what an operator says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SocketSet {
+pub(super) struct SocketSet {
     /// The namespace they are in; `None` for the daemon's own.
-    pub netns: Option<Netns>,
+    pub(super) netns: Option<Netns>,
     /// The address they send from.
-    pub local: IpAddr,
+    pub(super) local: IpAddr,
     /// The UDP ports they send from.
-    pub ports: RangeInclusive<u16>,
+    pub(super) ports: RangeInclusive<u16>,
     /// Whether the packets must not be fragmented.
-    pub df: bool,
+    pub(super) df: bool,
     /// Whether there is a UDP checksum.
-    pub udp_csum: bool,
+    pub(super) udp_csum: bool,
     /// The device by which multicast leaves.
-    pub device: Option<String>,
+    pub(super) device: Option<String>,
 }
 
 /// An endpoint.
@@ -331,8 +331,16 @@ impl Underlay {
             if vtep.uplink.is_none() {
                 workers.detach_vtep(vtep.idx);
             }
+            // Its last tunnel is gone, and with that every address learned behind its remotes.
+            let remotes = self.remotes.of_vtep_gone(vtep.idx);
+            self.remotes.free(&remotes);
             *slot = None;
         }
+    }
+
+    /// The device by which packets to a multicast group leave.
+    pub(super) fn device_of(&self, group: IpAddr) -> Option<&str> {
+        self.groups.keys().find(|(_, of)| of.address == group).map(|(_, of)| of.device.as_str())
     }
 
     fn release_set(&mut self, idx: TxSetIdx, workers: &mut Workers) {

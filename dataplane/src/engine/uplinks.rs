@@ -2,7 +2,7 @@
 //!
 //! An uplink takes a port's place in the tables, so that workers poll and lose its queues as those of a port; it belongs to no bridge.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use super::{
     Engine, free_place, invalid, not_found, place,
@@ -14,6 +14,7 @@ use crate::{
     config::{PortName, UplinkSpec},
     counters::PortStats,
     index::PortIdx,
+    overlay::Via,
     port::{
         Queue,
         tap::{Health, TapOptions, offload_words},
@@ -28,7 +29,7 @@ pub(super) struct UplinkState {
     pub(super) idx: PortIdx,
     pub(super) spec: UplinkSpec,
     pub(super) uplink: Uplink,
-    queues: u16,
+    pub(super) queues: u16,
     pub(super) oper: Oper,
     /// A worker has found a queue closed.
     lost: bool,
@@ -99,7 +100,20 @@ impl Engine {
         Ok(true)
     }
 
+    /// The uplink that owns an address.
+    pub(super) fn uplink_at(&self, address: IpAddr) -> Option<&UplinkState> {
+        self.uplinks.values().find(|state| state.spec.address.addr() == address)
+    }
+
     pub(super) fn uplink_del(&mut self, name: &PortName) -> Result<(), Refusal> {
+        let idx = self.uplinks.get(name).map(|state| state.idx);
+        let by = self.ports.values().find(|port| {
+            port.tunnel.as_ref().is_some_and(|t| matches!(t.tunnel.via, Via::Uplink(at) if Some(at) == idx))
+        });
+        if let Some(port) = by {
+            let by = format!("the tunnel of port {} uses it", port.spec.name);
+            return Err(Refusal::InUse { kind: "uplink", name: name.to_string(), by });
+        }
         let Some(state) = self.uplinks.remove(name) else { return Err(not_found("uplink", name)) };
         // No worker sends to it any more once this returns.
         self.publish();

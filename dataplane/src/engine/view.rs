@@ -7,7 +7,7 @@ use super::{
 use crate::{
     api::{
         BridgeView, DropView, FdbCounts, PROTOCOL_VERSION, PortStatsView, PortView, Refusal, Reply, Status,
-        Traffic, TunnelView, WorkerView,
+        Traffic, WorkerView,
     },
     config::{AdminState, OnOff, PortName},
     counters::Totals,
@@ -66,7 +66,8 @@ impl Engine {
     fn worker_views(&self) -> Vec<WorkerView> {
         let workers = self.workers.len();
         let queues = |w| {
-            self.ports.values().map(|p| (0..usize::from(p.queues)).filter(|q| q % workers == w).count()).sum()
+            let all = self.ports.values().map(|p| p.queues).chain(self.uplinks.values().map(|u| u.queues));
+            all.map(|queues| (0..usize::from(queues)).filter(|q| q % workers == w).count()).sum()
         };
         self.workers
             .posts()
@@ -153,7 +154,7 @@ impl Engine {
             mac_limit: options.mac_limit_or_default(),
             storm_limit: options.storm_limit_or_default(),
             secure: options.secure.clone(),
-            tunnel: TunnelView::of(spec.effective(self.workers.len() as u16)),
+            tunnel: self.tunnel_view(state),
             macs: self.bridges.get(&spec.bridge).map_or(0, |b| b.fdb.port_len(state.idx) as u64),
             rx: rx(&totals),
             tx: tx(&totals),
@@ -180,15 +181,30 @@ impl Engine {
 
     pub(super) fn drops(&self, port: Option<&PortName>) -> Result<Reply, Refusal> {
         let mut drops = Vec::new();
-        for state in self.selected(port)? {
-            drops.extend(state.stats.total().drops().map(|(reason, frames)| DropView {
-                port: Some(state.spec.name.clone()),
-                vtep: None,
+        let mut count = |port: Option<&PortName>, vtep: Option<String>, totals: Totals| {
+            drops.extend(totals.drops().map(|(reason, frames)| DropView {
+                port: port.cloned(),
+                vtep: vtep.clone(),
                 reason: reason.name().to_owned(),
                 frames,
                 what: reason.what().to_owned(),
                 remedy: reason.remedy().to_owned(),
             }));
+        };
+        if let Some(uplink) = port.and_then(|name| self.uplinks.get(name)) {
+            count(port, None, uplink.stats.total());
+            return Ok(Reply::Drops { drops });
+        }
+        for state in self.selected(port)? {
+            count(Some(&state.spec.name), None, state.stats.total());
+        }
+        if port.is_none() {
+            for (name, uplink) in &self.uplinks {
+                count(Some(name), None, uplink.stats.total());
+            }
+            for vtep in self.underlay.vteps() {
+                count(None, Some(vtep.name()), vtep.stats.total());
+            }
         }
         Ok(Reply::Drops { drops })
     }

@@ -176,6 +176,21 @@ impl Caps {
         }
     }
 
+    /// What of it is there for frames inside a UDP tunnel, which has checksums or not.
+    pub const fn tunnelled(self, udp_csum: bool) -> Self {
+        let whole = self.tunnel && (!udp_csum || self.tunnel_csum);
+        Self {
+            vnet_hdr: self.vnet_hdr,
+            csum: self.csum,
+            tso4: whole && self.tso4,
+            tso6: whole && self.tso6,
+            tso_ecn: whole && self.tso_ecn,
+            uso: whole && self.uso,
+            tunnel: false,
+            tunnel_csum: false,
+        }
+    }
+
     /// Whether a frame in this state can be handed over inside a UDP tunnel as it stands: `len` octets from the outer network header
     /// on, the outer checksum there or not.
     #[inline]

@@ -114,6 +114,19 @@ impl Offload {
         Some(Self { csum, gso })
     }
 
+    /// The state of a frame that gained (or lost) `by` octets before its network header.
+    #[inline]
+    pub fn moved(&self, by: i16) -> Self {
+        let csum = match self.csum {
+            Checksum::Partial { start, offset } => {
+                Checksum::Partial { start: start.saturating_add_signed(by), offset }
+            }
+            other => other,
+        };
+        let gso = self.gso.map(|gso| Gso { hdr_len: gso.hdr_len.saturating_add_signed(by), ..gso });
+        Self { csum, gso }
+    }
+
     /// The state of a frame that gets `by` octets of other headers in front.
     #[inline]
     pub fn behind(&self, by: u16) -> Self {

@@ -15,6 +15,7 @@
 //! Super-frames stay where their first segment lies, and grow behind it: there is no memory to be found for them, and where segments
 //! came in one receive their payload moves by no more than some headers.
 
+mod places;
 mod verify;
 
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod tests;
 
 pub use verify::verify;
 
+use places::Places;
 use verify::{Packet, TCP_LEN};
 
 use super::{
@@ -145,9 +147,7 @@ impl Segment {
         }
         Some(Self { payload: l4 + header_len, len: transport.len() - header_len, sequence, flags })
     }
-}
 
-impl Segment {
     /// The sequence number of the segment behind it; 0 for UDP.
     #[inline]
     fn next(&self, tcp: bool) -> u32 {
@@ -173,61 +173,6 @@ struct Open {
     size: usize,
     /// The sequence number after the last octet, in TCP.
     next: u32,
-}
-
-/// Where the frames of a batch lie, as far as they are still there.
-#[derive(Debug)]
-struct Places {
-    /// The frames in the order of their octets in the memory.
-    order: [u8; BATCH],
-    /// The place of each frame in that order.
-    rank: [u8; BATCH],
-    /// A bit for each place whose frame is still there.
-    live: u64,
-}
-
-impl Places {
-    fn new(batch: &Batch) -> Self {
-        /// The order of frames that lie in the memory in the order in which they are in the batch, as they nearly always do.
-        const SORTED: [u8; BATCH] = {
-            let mut order = [0; BATCH];
-            let mut n = 0;
-            while n < BATCH {
-                order[n] = n as u8;
-                n += 1;
-            }
-            order
-        };
-        let start = |n: usize| batch.frame(n).range().start;
-        let live = !0 >> (BATCH - batch.len()).min(BATCH - 1);
-        if (1..batch.len()).all(|n| start(n - 1) <= start(n)) {
-            return Self { order: SORTED, rank: SORTED, live };
-        }
-        let (mut order, mut rank) = (SORTED, SORTED);
-        order[..batch.len()].sort_unstable_by_key(|&n| start(n.into()));
-        for (place, &n) in order.iter().enumerate() {
-            rank[usize::from(n)] = place as u8;
-        }
-        Self { order, rank, live }
-    }
-
-    /// Where the octets end that frame `n` can grow over when it takes in frame `taken`.
-    #[inline]
-    fn room_end(&self, batch: &Batch, n: usize, taken: usize) -> usize {
-        let behind = !1 << self.rank[n];
-        let next = self.live & behind & !(1 << self.rank[taken]);
-        let slot_end = Batch::slot_end(batch.frame(n).range().start);
-        match self.order.get(next.trailing_zeros() as usize) {
-            Some(&next) => slot_end.min(batch.frame(usize::from(next)).range().start),
-            None => slot_end,
-        }
-    }
-
-    /// Frame `n` was taken in.
-    #[inline]
-    fn remove(&mut self, n: usize) {
-        self.live &= !(1 << self.rank[n]);
-    }
 }
 
 /// The open super-frames of a batch.
@@ -265,7 +210,7 @@ impl Merging {
             return self.close_hosts(batch, n, packet);
         };
         let segment = if good { Segment::of(frame, packet) } else { None };
-        let found = self.find(batch, n, packet, hash);
+        let found = self.find(batch, frame, packet, hash);
         let Some(segment) = segment else {
             if let Some(slot) = found {
                 self.close(batch, slot);
@@ -301,12 +246,12 @@ impl Merging {
         }
     }
 
-    /// The open super-frame of the flow of frame `n`.
+    /// The open super-frame of the flow of `frame`.
     #[inline]
-    fn find(&self, batch: &Batch, n: usize, packet: &Packet, hash: u32) -> Option<usize> {
+    fn find(&self, batch: &Batch, frame: &[u8], packet: &Packet, hash: u32) -> Option<usize> {
         let is_it = |slot: usize| match &self.open[slot] {
             Some(open) if self.hashes[slot] == hash => {
-                is_same_flow(batch.bytes(open.frame.into()), &open.packet, batch.bytes(n), packet)
+                is_same_flow(batch.bytes(open.frame.into()), &open.packet, frame, packet)
             }
             _ => false,
         };
@@ -392,7 +337,7 @@ impl Open {
         let (same, fixed_id) = match version {
             Version::V4 => {
                 let [a, b] = [octets::<12>(head, l3)?, octets::<12>(frame, l3)?];
-                let [first, id] = [&a, &b].map(|h| u16::from_be_bytes([h[4], h[5]]));
+                let [first, id] = [a, b].map(|h| u16::from_be_bytes([h[4], h[5]]));
                 // "When we receive our second frame we can make a decision on if we continue this flow as an atomic flow with a
                 // fixed ID or if we use an incrementing ID" (`inet_gro_flush`).
                 let atomic = a[6] & DONT_FRAGMENT.to_be_bytes()[0] != 0;
@@ -458,8 +403,8 @@ impl Open {
 
 /// The `N` octets at `at`.
 #[inline]
-fn octets<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-    bytes.get(at..)?.first_chunk().copied()
+fn octets<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; N]> {
+    bytes.get(at..)?.first_chunk()
 }
 
 /// Whether the options of two TCP headers are equal, of the same length: in place, as a call takes longer than to compare 12 octets.
@@ -476,14 +421,13 @@ fn hash(frame: &[u8], packet: &Packet) -> Option<u32> {
     if !packet.plain {
         return None;
     }
-    let ports = u64::from(u32::from_ne_bytes(octets(frame, packet.l4)?));
+    let ports = u64::from(u32::from_ne_bytes(*octets(frame, packet.l4)?));
     // The addresses stand directly before them; two of IPv6 differ in the second half of either, mostly.
     let addresses = match packet.version {
-        Version::V4 => u64::from_ne_bytes(octets(frame, packet.l4 - 8)?),
+        Version::V4 => u64::from_ne_bytes(*octets(frame, packet.l4 - 8)?),
         Version::V6 => {
-            let words =
-                [octets(frame, packet.l4 - 24)?, octets(frame, packet.l4 - 8)?].map(u64::from_ne_bytes);
-            words[0].rotate_left(32) ^ words[1]
+            let [source, destination] = [*octets(frame, packet.l4 - 24)?, *octets(frame, packet.l4 - 8)?];
+            u64::from_ne_bytes(source).rotate_left(32) ^ u64::from_ne_bytes(destination)
         }
     };
     let mixed = (addresses ^ ports.wrapping_mul(SPREAD)).wrapping_mul(SPREAD);

@@ -85,6 +85,8 @@ pub struct Vtep {
     pub idx: VtepIdx,
     /// Its address; datagrams from there are our own.
     pub local: IpAddr,
+    /// Whether it takes datagrams over IPv6 without a checksum. Sockets of the kernel see to that themselves.
+    pub zero_csum6: bool,
     /// Its virtual networks.
     pub segments: HashMap<Vni, Segment, RandomState>,
     /// Its tunnels.
@@ -159,10 +161,10 @@ impl Decapsulator {
                 match self.find(env, datagram, batch.memory()) {
                     Ok(found) if run.is_some_and(|(ingress, _)| ingress != found.ingress) => break 'all,
                     Ok(found) => {
-                        let hint = self.hint(datagram);
+                        let offload = self.offload(datagram, &found);
                         if mark(&mut batch.memory_mut()[found.frame.clone()], datagram.tos) {
                             run = Some((found.ingress, found.entrance));
-                            batch.push_at(found.frame, hint, found.remote);
+                            batch.push_at(found.frame, offload, found.remote);
                         } else {
                             count(env, Some(found.entrance), DropReason::EcnInvalid);
                         }
@@ -235,14 +237,20 @@ impl Decapsulator {
         })
     }
 
-    /// What the control message of a datagram that is one frame says of it.
+    /// What is still to be done to a frame.
     #[inline]
-    fn hint(&self, datagram: &Datagram) -> Offload {
-        if self.stride == datagram.len && datagram.stride != 0 && datagram.stride < datagram.len {
-            let gso = Gso { kind: GsoKind::Udp, size: datagram.stride as u16, hdr_len: 0, ecn: false };
-            return Offload { gso: Some(gso), ..datagram.offload };
+    fn offload(&self, datagram: &Datagram, found: &Found) -> Offload {
+        if datagram.offload != Offload::NONE {
+            let header_len = found.frame.start - datagram.at as usize;
+            // What contradicts the headers is no longer believed, and the receiver finds a checksum that is wrong.
+            return datagram.offload.within(header_len as u16).unwrap_or(Offload::NONE);
         }
-        datagram.offload
+        if self.stride == datagram.len && datagram.stride != 0 && datagram.stride < datagram.len {
+            // The control message has the size of the inner segments; `offload::merge` completes what it leaves open.
+            let gso = Gso { kind: GsoKind::Udp, size: datagram.stride as u16, hdr_len: 0, ecn: false };
+            return Offload { gso: Some(gso), ..Offload::NONE };
+        }
+        Offload::NONE
     }
 }
 

@@ -75,7 +75,7 @@ pub const fn encapsulate(inner: Ecn) -> Ecn {
 ///        Figure 4: New IP in IP Decapsulation Behaviour
 /// ```
 ///
-/// "A compliant tunnel egress MUST set the outgoing ECN field to the codepoint at the intersection of the appropriate arriving inner header
+/// "a compliant tunnel egress MUST set the outgoing ECN field to the codepoint at the intersection of the appropriate arriving inner header
 /// (row) and outer header (column) in Figure 4" (RFC 6040 §4.2). Combinations with exclamation marks should not occur; apart from the
 /// one that is dropped they are forwarded with what stands beside the marks. Linux does the same (`__INET_ECN_decapsulate`).
 #[inline]

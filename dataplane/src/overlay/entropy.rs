@@ -134,7 +134,7 @@ pub fn source_port(hash: u32, ports: &RangeInclusive<u16>) -> u16 {
     let (first, last) = (*ports.start(), *ports.end());
     let count = u64::from(last.saturating_sub(first)) + 1;
     // Below `count`, hence the sum is at most `last`, or `first` where the range is empty.
-    first.saturating_add((u64::from(hash) * count >> 32) as u16)
+    first.saturating_add(((u64::from(hash) * count) >> 32) as u16)
 }
 
 #[cfg(test)]

@@ -197,9 +197,12 @@ impl Host {
             hop.learn(claim.mac, claim.overrides, now);
             handled = Some(Handled::Learned);
         }
-        if message.asks_about() == Some(self.address)
-            && let Some(len) = message.answer(frame, self.mac, false, reply)
-        {
+        let asked = message.asks_about() == Some(self.address);
+        // The other end looks for us from time to time: where it is the next hop, it says by that what its MAC address is now.
+        if let (true, Way::Interface(hop), Some(claim)) = (asked, &self.way, message.claim()) {
+            hop.moved(claim.mac);
+        }
+        if asked && let Some(len) = message.answer(frame, self.mac, false, reply) {
             handled = Some(Handled::Answer(len));
         }
         handled

@@ -34,7 +34,7 @@ pub struct Unresolved;
 /// A next hop. Workers share it with whoever keeps it up to date.
 #[derive(Debug)]
 pub struct NextHop {
-    /// `None` where there is nobody to ask: its MAC address holds for good.
+    /// `None` where there is nobody to ask: its MAC address is that of the interface at the other end.
     ip: Option<IpAddr>,
     /// The MAC address with [`KNOWN`], or 0.
     state: AtomicU64,
@@ -70,14 +70,14 @@ impl NextHop {
         }
     }
 
-    /// One that never changes.
+    /// One that is never asked for.
     pub(super) fn fixed(mac: MacAddr) -> Self {
         let hop = Self::unknown(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
         hop.state.store(known(mac), Relaxed);
         Self { ip: None, ..hop }
     }
 
-    /// Its address; `None` where the MAC address holds for good.
+    /// Its address; `None` where it is the interface at the other end.
     pub fn ip(&self) -> Option<IpAddr> {
         self.ip
     }
@@ -109,6 +109,13 @@ impl NextHop {
         self.state.store(known(mac), Relaxed);
         self.confirmed.store(now.secs(), Relaxed);
         self.unanswered.store(0, Relaxed);
+    }
+
+    /// Takes up another MAC address of the interface at the other end, which is the next hop without being asked.
+    pub(super) fn moved(&self, mac: MacAddr) {
+        if self.ip.is_none() {
+            self.state.store(known(mac), Relaxed);
+        }
     }
 
     /// The request that is to be sent now, if one is. It counts as sent.

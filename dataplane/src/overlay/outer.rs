@@ -91,7 +91,8 @@ pub struct Fields {
 /// What the UDP checksum is to be.
 #[derive(Clone, Copy, Debug)]
 pub enum UdpChecksum<'a> {
-    /// None: "It SHOULD be transmitted as zero" (RFC 7348 §5). Over IPv6 the receiver has to agree (RFC 6935, RFC 6936).
+    /// None: "It SHOULD be transmitted as zero" (RFC 7348 §5). Geneve would rather have one (RFC 8926 §3.3), and over IPv6 the
+    /// receiver has to agree (RFC 6935, RFC 6936).
     Zero,
     /// The sum of the pseudo-header alone; an offload, which begins at the UDP header, adds the rest.
     Partial,

@@ -300,6 +300,15 @@ impl Remotes {
         }
     }
 
+    /// Takes up that packets to a remote may be no longer than `octets`, if there is such a remote and that is news.
+    pub fn narrow(&self, vtep: VtepIdx, ip: IpAddr, octets: u32) {
+        if let Some(idx) = self.find(vtep, ip)
+            && (self.path_mtu(idx) == 0 || octets < self.path_mtu(idx))
+        {
+            self.set_path_mtu(idx, octets);
+        }
+    }
+
     /// Notes that the remote was heard; writes once a second.
     #[inline]
     pub fn touch(&self, idx: RemoteIdx, now: Tick) {
@@ -368,6 +377,20 @@ impl Remotes {
                 directory.free.push_back(idx);
             }
         }
+    }
+
+    /// A remote, if there is one and it is not leaving.
+    pub fn get(&self, idx: RemoteIdx) -> Option<Remote> {
+        let directory = self.lock();
+        let &Owner::Remote { vtep, pins } = directory.owners.get(idx.at())? else { return None };
+        Some(Remote {
+            idx,
+            vtep,
+            ip: self.address(idx)?,
+            pinned: pins > 0,
+            path_mtu: self.path_mtu(idx),
+            last_heard: self.last_heard(idx),
+        })
     }
 
     /// Every remote, in no order; those that are leaving are not among them.

@@ -1,5 +1,7 @@
 //! A tunnel port on the way out: VNI, remotes, the header in front of a frame, and the fields of the outer header.
 
+use std::ops::RangeInclusive;
+
 use super::ecn::{self, Ecn};
 use crate::{
     index::{PortIdx, RemoteIdx, TxSetIdx, VtepIdx},
@@ -100,6 +102,8 @@ pub struct Tunnel {
     pub via: Via,
     /// Whether the underlay is IPv6.
     pub v6: bool,
+    /// The UDP ports outer packets come from, one for each flow.
+    pub src_ports: RangeInclusive<u16>,
     /// The far ends' UDP port.
     pub dst_port: u16,
     /// The tunnel header.

@@ -13,11 +13,11 @@ use std::{net::IpAddr, ops::Range, sync::Arc};
 use super::{
     Host,
     host::addresses,
-    outer::{self, Invalid},
+    outer::{self, Invalid, UdpChecksum},
 };
 use crate::{
     counters::DropReason,
-    frame::{Caps, Checksum, GsoKind, Offload, TunnelGso, UplinkOffload},
+    frame::{Caps, Checksum, Datagram, GsoKind, Offload, TunnelGso, UplinkOffload},
     offload::checksum::Sum,
     wire::{
         EtherType, MacAddr,
@@ -85,6 +85,23 @@ pub struct Datagrams {
     pub offload: Offload,
     /// Whether there was a UDP checksum; it holds. Over IPv6 one that is zero needs the tunnel's consent.
     pub has_checksum: bool,
+}
+
+impl Datagrams {
+    /// The same as a socket of the underlay would have told it, of a frame that begins at octet `frame_at` of a batch's memory.
+    #[inline]
+    pub fn of_batch(&self, frame_at: usize) -> Datagram {
+        let len = self.payload.len() as u32;
+        let stride = self.stride as u32;
+        Datagram {
+            at: (frame_at + self.payload.start) as u32,
+            len,
+            stride: if stride < len { stride } else { 0 },
+            from: self.from,
+            tos: self.tos,
+            offload: self.offload,
+        }
+    }
 }
 
 /// What a frame of the uplink of `me` is, by its own headers and by what its virtio header says.
@@ -251,6 +268,16 @@ pub enum OuterChecksum {
 }
 
 impl OuterChecksum {
+    /// How it is written, over these slices where it covers anything.
+    #[inline]
+    pub const fn as_udp<'a>(&self, covered: &'a [&'a [u8]]) -> UdpChecksum<'a> {
+        match self {
+            Self::Zero => UdpChecksum::Zero,
+            Self::Partial => UdpChecksum::Partial,
+            Self::Local { .. } | Self::Complete => UdpChecksum::Complete(covered),
+        }
+    }
+
     /// What it is to be taken over, behind the tunnel header, of an inner frame that is in two parts: slices for
     /// [`UdpChecksum::Complete`](outer::UdpChecksum::Complete). `word` is for two octets that stand for all the rest.
     #[inline]

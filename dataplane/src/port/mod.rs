@@ -16,7 +16,7 @@ pub mod uplink;
 
 use rustix::io::Errno;
 
-pub use encap::{Encapsulator, Exits};
+pub use encap::{Encapsulator, Exits, UplinkExit};
 pub use memory::{MemoryPeer, MemoryQueue};
 pub use queue::Queue;
 pub use tap::TapQueue;

@@ -10,7 +10,7 @@
 use std::{
     fs,
     io::{IoSlice, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsFd,
     process::Command,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -20,7 +20,11 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tapway_dataplane::{
+    api::{Control, Refusal, Reply, Request, UplinkView},
+    clock::Clock,
+    config::UplinkSpec,
     counters::{DropReason, PortCounters},
+    engine::{self, Engine, Opener},
     frame::{Batch, Checksum, Offload, UplinkOffload},
     netlink::Socket,
     offload,
@@ -31,15 +35,16 @@ use tapway_dataplane::{
     },
     port::{
         Received, SendResult, TapQueue,
-        tap::TapOptions,
+        tap::{Features, TapOptions},
         uplink::{Uplink, UplinkError},
     },
+    sys::udp::{Envelope, SendScratch},
     tick::Tick,
     wire::MacAddr,
 };
 use zerocopy::IntoBytes;
 
-use crate::topo::{Container, in_netns, names, open, t0};
+use crate::topo::{Container, in_netns, names, open, t0, wait_until};
 
 /// A VXLAN header with VNI 42.
 const VXLAN: [u8; 8] = [8, 0, 0, 0, 0, 0, 42, 0];
@@ -64,7 +69,11 @@ fn up0() -> TapOptions {
 }
 
 fn uplink(address: &str, gateway: Option<&str>) -> Uplink {
-    Uplink::open(up0(), address.parse().unwrap(), gateway.map(|ip| ip.parse().unwrap()))
+    uplink_with(up0(), address, gateway)
+}
+
+fn uplink_with(options: TapOptions, address: &str, gateway: Option<&str>) -> Uplink {
+    Uplink::open(options, address.parse().unwrap(), gateway.map(|ip| ip.parse().unwrap()))
         .unwrap_or_else(|e| panic!("{e}"))
 }
 
@@ -109,11 +118,12 @@ impl Relay<'_> {
             self.uplink.look_after_next_hops(now(self.start));
             batch.clear();
             let mut more = self.up.recv(&mut batch, &counters, None) == Received::Full;
-            (0..batch.len()).for_each(|n| self.from_uplink(&batch, n, &mut scratch));
+            (0..batch.len()).for_each(|n| self.take_from_uplink(&batch, n, &mut scratch));
             if let Some(mut station) = self.station.take() {
                 batch.clear();
                 more |= station.recv(&mut batch, &counters, None) == Received::Full;
-                (0..batch.len()).for_each(|n| self.from_station(batch.bytes(n), &batch.frame(n).offload));
+                (0..batch.len())
+                    .for_each(|n| self.take_from_station(batch.bytes(n), &batch.frame(n).offload));
                 self.station = Some(station);
             }
             if !more {
@@ -131,7 +141,7 @@ impl Relay<'_> {
         self.seen
     }
 
-    fn from_uplink(&mut self, batch: &Batch, n: usize, scratch: &mut [u8]) {
+    fn take_from_uplink(&mut self, batch: &Batch, n: usize, scratch: &mut [u8]) {
         let before = self.up.vnet_header_len();
         let frame = batch.bytes(n);
         let header = &batch.bytes_with(n, before)[..before];
@@ -166,7 +176,7 @@ impl Relay<'_> {
         }
     }
 
-    fn from_station(&mut self, inner: &[u8], state: &Offload) {
+    fn take_from_station(&mut self, inner: &[u8], state: &Offload) {
         let path = self.uplink.path();
         let hop = path.host.next_hop(self.remote);
         let Ok(to) = hop.mac(now(self.start)) else { return };
@@ -216,11 +226,17 @@ fn while_relayed(relay: Relay<'_>, f: impl FnOnce()) -> Seen {
 fn the_host_reaches_the_address_and_both_are_gone_with_the_uplink() {
     in_netns(|| {
         ip("link set lo up");
-        for (address, gateway, route) in [
-            ("198.51.100.1/30", Some("198.51.100.2"), "198.51.100.1 dev up0 proto static scope link"),
-            ("2001:db8:1::1/64", Some("2001:db8:1::2"), "2001:db8:1::1 dev up0 proto static metric 1024"),
+        for (offload, address, gateway, route) in [
+            (true, "198.51.100.1/30", Some("198.51.100.2"), "198.51.100.1 dev up0 proto static scope link"),
+            (false, "198.51.100.1/30", Some("198.51.100.2"), "198.51.100.1 dev up0 proto static scope link"),
+            (
+                true,
+                "2001:db8:1::1/64",
+                Some("2001:db8:1::2"),
+                "2001:db8:1::1 dev up0 proto static metric 1024",
+            ),
         ] {
-            let mut uplink = uplink(address, gateway);
+            let mut uplink = uplink_with(TapOptions { offload, ..up0() }, address, gateway);
             let six = address.contains(':');
             let family = if six { "-6" } else { "-4" };
             let routes = shown(&format!("{family} route show"));
@@ -395,6 +411,83 @@ fn tcp_to_a_kernel_vxlan_device_passes_in_whole_super_frames_both_ways() {
 }
 
 #[test]
+fn without_a_gateway_the_host_reaches_the_address_from_any_of_its_own() {
+    in_netns(|| {
+        ip("link set lo up");
+        ip("address add 203.0.113.1/32 dev lo");
+        ip("address add 2001:db8:2::1/128 dev lo");
+        for address in ["198.51.100.1/32", "2001:db8:1::1/128"] {
+            let mut uplink = uplink(address, None);
+            let up = uplink.take_queues().remove(0);
+            let remote = uplink.path().address;
+            let start = Instant::now();
+            let relay = Relay {
+                uplink: &uplink,
+                up,
+                station: None,
+                remote,
+                udp_csum: false,
+                start,
+                seen: Seen::default(),
+            };
+            while_relayed(relay, || {
+                let out =
+                    Command::new("ping").args(["-c", "3", "-W", "2", &remote.to_string()]).output().unwrap();
+                assert!(out.status.success(), "{remote}: {}", String::from_utf8_lossy(&out.stdout));
+            });
+        }
+    });
+}
+
+#[test]
+fn a_train_that_a_socket_sent_at_once_comes_as_one_frame_with_its_stride() {
+    in_netns(|| {
+        let peer = kernel_peer(false, false);
+        let mut uplink = uplink("198.51.100.1/30", Some("198.51.100.2"));
+        if !uplink.caps().uso {
+            println!("skipped: this kernel has no UDP segmentation offload for TAPs (Linux 6.2 has)");
+            return;
+        }
+        let mut queue = uplink.take_queues().remove(0);
+        let socket = peer.run(|| UdpSocket::bind((PEER_VTEP, 0)).unwrap());
+        let to = (VTEP, 4789).into();
+        let payload: Vec<u8> = (0..5000u32).map(|n| n as u8).collect();
+        let (mut batch, counters, mut scratch) = (Batch::new(), PortCounters::default(), vec![0; 2000]);
+        let mut out = SendScratch::default();
+        let mut found = None;
+        wait_until("received", || {
+            let envelope = Envelope { to, tos: 0, ttl: 0, segment: Some(1200) };
+            let _ = out.send(socket.as_fd(), [(envelope, [&payload[..]].into_iter())].into_iter());
+            batch.clear();
+            queue.recv(&mut batch, &counters, None);
+            for n in 0..batch.len() {
+                let frame = batch.bytes(n);
+                let before = queue.vnet_header_len();
+                let said = UplinkOffload::parse(&batch.bytes_with(n, before)[..before], frame.len()).unwrap();
+                let path = uplink.path();
+                match inbound(frame, &said, path.address) {
+                    Inbound::Datagrams(datagrams) => {
+                        found = Some((
+                            datagrams.stride,
+                            datagrams.has_checksum,
+                            frame[datagrams.payload].to_vec(),
+                        ));
+                    }
+                    Inbound::Local => {
+                        if let Handled::Answer(len) = path.host.handle(frame, Tick::default(), &mut scratch) {
+                            send(&queue, UplinkOffload::NONE.to_vnet().as_bytes(), [&scratch[..len], &[]]);
+                        }
+                    }
+                    Inbound::Refused(_) => {}
+                }
+            }
+            found.is_some()
+        });
+        assert_eq!(found, Some((1200, true, payload)));
+    });
+}
+
+#[test]
 fn a_header_that_the_kernel_takes_for_a_lie_is_refused_and_the_queue_lives_on() {
     in_netns(|| {
         let mut uplink = uplink("198.51.100.1/30", Some("198.51.100.2"));
@@ -410,5 +503,60 @@ fn a_header_that_the_kernel_takes_for_a_lie_is_refused_and_the_queue_lives_on() 
         let said = UplinkOffload { offload: Offload { csum, gso: None }, tunnel: None };
         assert_eq!(write(said.to_vnet().as_bytes()), SendResult::Sent);
         assert_ne!(uplink.path().mac, MacAddr::ZERO);
+    });
+}
+
+#[test]
+fn the_engine_adds_lists_and_deletes_uplinks() {
+    in_netns(|| {
+        let mut engine = Engine::start(engine::Options {
+            workers: 2,
+            threads: false,
+            clock: Clock::monotonic(),
+            bell: None,
+            opener: Opener::kernel(),
+            features: Features::default(),
+        })
+        .unwrap();
+        let spec = |address: &str| -> UplinkSpec {
+            serde_json::from_value(serde_json::json!({ "name": "up0", "address": address })).unwrap()
+        };
+        let add = |spec: UplinkSpec| Request::UplinkAdd(Box::new(spec));
+        let list = |engine: &mut Engine| -> Vec<UplinkView> {
+            match engine.call(Request::UplinkList) {
+                Ok(Reply::Uplinks { uplinks }) => uplinks,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(engine.call(add(spec("198.51.100.1/30"))), Ok(Reply::Changed { changed: true }));
+        assert_eq!(engine.call(add(spec("198.51.100.1/30"))), Ok(Reply::Changed { changed: false }));
+        let refused = engine.call(add(spec("198.51.100.5/30"))).unwrap_err();
+        assert!(matches!(refused, Refusal::Exists { kind: "uplink", replace: true, .. }), "{refused:?}");
+        let same = UplinkSpec { name: "up1".parse().unwrap(), ..spec("198.51.100.1/24") };
+        assert!(matches!(engine.call(add(same)), Err(Refusal::Invalid { .. })), "the address of another");
+
+        let listed = list(&mut engine);
+        assert_eq!(listed.len(), 1);
+        let up0 = &listed[0];
+        assert_eq!((up0.ifname.as_str(), up0.mtu, up0.queues, up0.oper.as_str()), ("up0", 1500, 2, "up"));
+        assert_eq!(up0.gateway, Some("198.51.100.2".parse().unwrap()));
+        assert!(up0.offload.iter().any(|word| word == "csum"), "{:?}", up0.offload);
+        assert_eq!(names(), ["lo", "up0"]);
+
+        let del = || Request::UplinkDel { name: "up0".parse().unwrap() };
+        assert_eq!(engine.call(del()), Ok(Reply::Changed { changed: true }));
+        assert!(matches!(engine.call(del()), Err(Refusal::NotFound { kind: "uplink", .. })));
+        assert_eq!(names(), ["lo"]);
+
+        // One whose interface is deleted says so, and its place can be had again.
+        engine.call(add(spec("198.51.100.1/30"))).unwrap();
+        ip("link del up0");
+        thread::sleep(Duration::from_millis(1100)); // the pace of housekeeping
+        engine.housekeep();
+        let up0 = list(&mut engine).remove(0);
+        assert_eq!((up0.oper.as_str(), up0.reason.is_some()), ("down", true), "{up0:?}");
+        assert_eq!(engine.call(del()), Ok(Reply::Changed { changed: true }));
+        assert!(list(&mut engine).is_empty());
+        engine.stop();
     });
 }

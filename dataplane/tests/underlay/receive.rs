@@ -19,7 +19,7 @@ fn a_datagram_without_checksum_over_ipv6_is_taken_by_whom_it_is_allowed_alone() 
         if zero_checksum {
             assert_same(&datagrams(&receive(&mut rx, 200)), &[payload(1, 200)]);
         } else {
-            // RFC 6935 §5: "... a node MUST NOT ... accept ... unless explicitly enabled".
+            // RFC 8200 §8.1: "IPv6 receivers must discard UDP packets containing a zero checksum".
             assert_silent(&mut rx);
         }
     }

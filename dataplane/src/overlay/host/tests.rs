@@ -213,6 +213,12 @@ fn a_remote_in_the_prefix_is_its_own_next_hop_and_any_other_has_the_gateway() {
     let alone = Host::new("198.51.100.2/32".parse().unwrap(), MAC, None, OTHER_MAC);
     assert_eq!(alone.next_hop(v4(50)).mac(at(0)), Ok(OTHER_MAC), "the interface routes");
     alone.due(at(0), |_| panic!("nobody to ask"));
+    // The interface has another MAC address now, which its host's questions tell.
+    assert_eq!(
+        handle(&alone, &arp(1, GATEWAY_MAC, [203, 0, 113, 1], [198, 51, 100, 2])).0,
+        Handled::Answer(42)
+    );
+    assert_eq!(alone.next_hop(v4(50)).mac(at(0)), Ok(GATEWAY_MAC));
 }
 
 #[test]

@@ -2,7 +2,14 @@ use proptest::prelude::*;
 use smoltcp::wire as oracle;
 
 use super::*;
-use crate::wire::sample::{self, ext};
+use crate::{
+    overlay::ecn,
+    wire::{
+        Geneve, GeneveOption, Vxlan, geneve,
+        sample::{self, ext},
+        vxlan::{self, Gbp, Reserved, Rules},
+    },
+};
 
 const SOURCE: MacAddr = MacAddr::from_octets([2, 0, 0, 0, 0, 1]);
 const DESTINATION: MacAddr = MacAddr::from_octets([2, 0, 0, 0, 0, 2]);
@@ -73,6 +80,109 @@ fn headers_over_ipv6_are_those_of_figure_2() {
     assert_eq!(headers(UdpChecksum::Partial), expected);
     expected[60..62].copy_from_slice(&[0x64, 0xb8]);
     assert_eq!(headers(UdpChecksum::Complete(&[PAYLOAD])), expected);
+}
+
+/// What Linux 6.18 sent: `ping -s 4` through a vxlan device over IPv4, with a checksum, a group policy and the type of service inherited,
+/// and through one over IPv6 that had no options but the last.
+const LINUX: [&[u8]; 2] = [
+    &[
+        0x02, 0, 0, 0, 0, 0x0b, 0x02, 0, 0, 0, 0, 0x0a, 0x08, 0x00, 0x45, 0xba, //
+        0x00, 0x52, 0x16, 0xbe, 0x00, 0x00, 0x09, 0x11, 0x45, 0xb9, 0xc6, 0x33, 0x64, 0x01, 0xc6,
+        0x33, //
+        0x64, 0x02, 0xcf, 0xab, 0x12, 0xb5, 0x00, 0x3e, 0x0a, 0x15, 0x88, 0x48, 0x12, 0x34, 0x00,
+        0x00, //
+        0x16, 0x00, 0x02, 0, 0, 0, 0x01, 0x0b, 0x02, 0, 0, 0, 0x01, 0x0a, 0x08, 0x00, //
+        0x45, 0xba, 0x00, 0x20, 0x75, 0x8e, 0x40, 0x00, 0x40, 0x01, 0x4c, 0x90, 0xcb, 0x00, 0x71,
+        0x01, //
+        0xcb, 0x00, 0x71, 0x02, 0x08, 0x00, 0xf2, 0x89, 0x03, 0x71, 0x00, 0x01, 0x00, 0x01, 0x02, 0x03,
+    ],
+    &[
+        0x02, 0, 0, 0, 0, 0x0b, 0x02, 0, 0, 0, 0, 0x0a, 0x86, 0xdd, 0x60, 0x10, //
+        0x00, 0x00, 0x00, 0x3e, 0x11, 0x09, 0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, //
+        0, 0, 0, 0, 0, 0x01, 0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, //
+        0, 0, 0, 0, 0, 0x02, 0xc7, 0x39, 0x12, 0xb5, 0x00, 0x3e, 0xbf, 0xf5, 0x08, 0x00, //
+        0x00, 0x00, 0x00, 0x03, 0xf2, 0x00, 0x02, 0, 0, 0, 0x02, 0x0b, 0x02, 0, 0, 0, //
+        0x02, 0x0a, 0x08, 0x00, 0x45, 0x01, 0x00, 0x20, 0xf8, 0x07, 0x40, 0x00, 0x40, 0x01, 0xc9,
+        0xcf, //
+        0xcb, 0x00, 0x71, 0x81, 0xcb, 0x00, 0x71, 0x82, 0x08, 0x00, 0xf2, 0x7d, 0x03, 0x7d, 0x00,
+        0x01, //
+        0x00, 0x01, 0x02, 0x03,
+    ],
+];
+
+#[test]
+fn what_linux_sent_is_read_and_written_octet_by_octet() {
+    let v4 =
+        Addresses::V4 { source: Ipv4Addr::new(198, 51, 100, 1), destination: Ipv4Addr::new(198, 51, 100, 2) };
+    let v6 = Addresses::V6 {
+        source: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+        destination: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2),
+    };
+    let gbp = Some(Gbp { group: 0x1234, dont_learn: true, applied: true });
+    for (sent, addresses, id, vni, gbp) in [(LINUX[0], v4, 0x16be, 22, gbp), (LINUX[1], v6, 0, 1010, None)] {
+        let inbound = parse(sent, false).unwrap();
+        assert!(inbound.has_checksum && verify(sent, &inbound));
+        let (payload, rules) =
+            (&sent[inbound.payload.clone()], Rules { reserved: Reserved::Refuse, gbp: true });
+        let header = Vxlan::parse(payload, rules).unwrap();
+        assert_eq!((header.vni.get(), header.gbp), (vni, gbp));
+        let frame = &payload[vxlan::LEN..];
+        let (tos, _) = ecn::of(frame).unwrap();
+
+        let stations =
+            [MacAddr::from_octets([2, 0, 0, 0, 0, 0x0a]), MacAddr::from_octets([2, 0, 0, 0, 0, 0x0b])];
+        let outer = Outer::new(stations[0], stations[1], addresses, vxlan::PORT);
+        let df = Df::Unset { id };
+        let fields = Fields { source_port: inbound.source_port, tos, ttl: 9, df };
+        let header = header.to_bytes();
+        let mut written = [0; MAX_LEN];
+        let checksum = UdpChecksum::Complete(&[&header, frame]);
+        let len = outer.write(&fields, payload.len(), checksum, &mut written).unwrap();
+        assert_eq!([&written[..len], &header, frame].concat(), sent);
+    }
+}
+
+/// What Open vSwitch 3.1 sent from its userspace datapath, through a Geneve port with a checksum, two options and the type of service
+/// inherited.
+const OPEN_VSWITCH: &[u8] = &[
+    0x02, 0, 0, 0, 0, 0x0b, 0x02, 0, 0, 0, 0, 0x0a, 0x08, 0x00, 0x45, 0xba, //
+    0x00, 0x66, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11, 0xe5, 0x62, 0xc6, 0x33, 0x64, 0x01, 0xc6, 0x33, //
+    0x64, 0x02, 0xe2, 0x52, 0x17, 0xc1, 0x00, 0x52, 0x31, 0xe6, 0x05, 0x40, 0x65, 0x58, 0x00, 0x0c, //
+    0xe5, 0x00, 0x01, 0x02, 0x80, 0x01, 0x00, 0x00, 0x11, 0x11, 0xff, 0xff, 0x7f, 0x02, 0x01, 0x02, //
+    0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x02, 0, 0, 0, 0x01, 0x0b, 0x02, 0, 0, 0, //
+    0x01, 0x0a, 0x08, 0x00, 0x45, 0xba, 0x00, 0x20, 0x75, 0x8e, 0x40, 0x00, 0x40, 0x01, 0x4c, 0x90, //
+    0xcb, 0x00, 0x71, 0x01, 0xcb, 0x00, 0x71, 0x02, 0x08, 0x00, 0xf2, 0x89, 0x03, 0x71, 0x00, 0x01, //
+    0x00, 0x01, 0x02, 0x03,
+];
+
+#[test]
+fn what_open_vswitch_sent_is_read_and_written_octet_by_octet() {
+    let sent = OPEN_VSWITCH;
+    let inbound = parse(sent, false).unwrap();
+    assert!(inbound.has_checksum && verify(sent, &inbound));
+    let payload = &sent[inbound.payload.clone()];
+    assert_eq!(Geneve::parse(payload, &[]), Err(geneve::Invalid::CriticalOption));
+    let header = Geneve::parse(payload, &[(0x0102, 0x80)]).unwrap();
+    assert_eq!((header.vni.get(), header.critical), (3301, true));
+    let options = ["0102:80:00001111", "ffff:7f:0102030405060708"]
+        .map(|option| option.parse::<GeneveOption>().unwrap());
+    assert_eq!(header.options, &*geneve::options(&options).unwrap());
+    let frame = &payload[header.header_len..];
+    let (tos, _) = ecn::of(frame).unwrap();
+
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (inbound.source, inbound.destination) else {
+        panic!("sent over IPv4")
+    };
+    let addresses = Addresses::V4 { source, destination };
+    let stations = [MacAddr::from_octets([2, 0, 0, 0, 0, 0x0a]), MacAddr::from_octets([2, 0, 0, 0, 0, 0x0b])];
+    let outer = Outer::new(stations[0], stations[1], addresses, geneve::PORT);
+    let fields = Fields { source_port: inbound.source_port, tos, ttl: 64, df: Df::Set };
+    let mut tunnel = [0; geneve::LEN + geneve::MAX_OPTIONS];
+    let tunnel_len = Geneve::emit(header.vni, header.options, &mut tunnel).unwrap();
+    let mut written = [0; MAX_LEN];
+    let checksum = UdpChecksum::Complete(&[&tunnel[..tunnel_len], frame]);
+    let len = outer.write(&fields, payload.len(), checksum, &mut written).unwrap();
+    assert_eq!([&written[..len], &tunnel[..tunnel_len], frame].concat(), sent);
 }
 
 #[test]

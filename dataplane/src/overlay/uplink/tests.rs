@@ -122,7 +122,11 @@ fn a_super_frame_in_a_tunnel_is_one_inner_super_frame() {
 fn a_train_has_a_stride_and_only_of_the_outer_datagram() {
     let frame = udp_frame(&[5; 4000]);
     let csum = Checksum::Partial { start: 34, offset: 6 };
-    assert_eq!(accepted(&frame, &outside(csum, gso(GsoKind::Udp, 1450))).stride, 1450);
+    let train = accepted(&frame, &outside(csum, gso(GsoKind::Udp, 1450)));
+    assert_eq!(train.stride, 1450);
+    let Datagram { at, len, stride, from, .. } = train.of_batch(1000);
+    assert_eq!((at, len, stride, from), (1042, 4000, 1450, HIM));
+    assert_eq!(accepted(&frame, &UplinkOffload::NONE).of_batch(0).stride, 0, "one datagram is no train");
     for (why, said) in [
         ("TCP segments", outside(csum, gso(GsoKind::TcpV4, 1450))),
         ("another field", outside(Checksum::Partial { start: 34, offset: 16 }, gso(GsoKind::Udp, 1450))),

@@ -30,7 +30,9 @@ const REJECT: [SockFilter; 1] = [SockFilter::new((libc::BPF_RET | libc::BPF_K) a
 pub struct RxOptions {
     /// The address and port of the endpoint.
     pub local: SocketAddr,
-    /// Take datagrams without UDP checksum over IPv6 (RFC 6935 §5: "... by default ... MUST NOT"); over IPv4 they are always taken.
+    /// Take datagrams without UDP checksum over IPv6; over IPv4 they are always taken.
+    // RFC 8200 §8.1: "IPv6 receivers must discard UDP packets containing a zero checksum", and then: "As an exception to the default
+    // behavior, protocols that use UDP as a tunnel encapsulation may enable zero-checksum mode for a specific port".
     pub zero_checksum: bool,
     /// Fail where anybody has the port, this process included. Else only where somebody does not share it:
     /// for sockets that replace others of the same endpoint while those are still open.

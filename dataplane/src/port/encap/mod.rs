@@ -4,12 +4,13 @@
 //! the plan says to whom, the tunnel how.
 //! A super-frame leaves as the datagrams of its segments, whose payload is sent from where it was received.
 
+mod uplink;
+
 use std::net::SocketAddr;
 
-use super::{
-    Queue,
-    underlay::{Delivery, Outbox, Sent, To, UnderlayTx, Who},
-};
+pub use uplink::Exit as UplinkExit;
+
+use super::underlay::{Delivery, Outbox, Sent, To, UnderlayTx, Who};
 use crate::{
     counters::{DropReason, PortCounters},
     forward::TxFrame,
@@ -28,17 +29,23 @@ pub trait Exits {
     fn remotes(&self) -> &Remotes;
     /// A set of sockets.
     fn sockets(&self, set: TxSetIdx) -> Option<&UnderlayTx>;
-    /// The queue of an uplink, and its counters.
-    fn queue(&self, uplink: PortIdx) -> Option<(&Queue, &PortCounters)>;
+    /// An uplink.
+    fn uplink(&self, port: PortIdx) -> Option<UplinkExit<'_>>;
 }
 
 /// The scratch memory of a worker's encapsulation.
 #[derive(Debug, Default)]
 pub struct Encapsulator {
     outbox: Outbox,
+    uplinks: uplink::Sender,
 }
 
 impl Encapsulator {
+    /// Must be called when there is a new snapshot.
+    pub fn forget(&mut self) {
+        self.uplinks.forget();
+    }
+
     /// Sends what a plan sends through tunnels. `narrow` is told the remotes to which a datagram was longer than the path takes.
     #[inline]
     pub fn send_all<E: Exits>(
@@ -51,7 +58,7 @@ impl Encapsulator {
         for out in plan {
             if let Some(hop) = out.hop
                 && let Some((tunnel, counters)) = exits.tunnel(out.port)
-                && let Err(reason) = self.send(out, hop, tunnel, batch, exits, &mut narrow)
+                && let Err(reason) = self.send(out, hop, tunnel, counters, batch, exits, &mut narrow)
             {
                 counters.drop(reason);
             }
@@ -74,11 +81,13 @@ impl Encapsulator {
     }
 
     #[inline]
+    #[allow(clippy::too_many_arguments)]
     fn send<E: Exits>(
         &mut self,
         out: &TxFrame,
         hop: Hop,
         tunnel: &Tunnel,
+        counters: &PortCounters,
         batch: &Batch,
         exits: &E,
         narrow: &mut impl FnMut(RemoteIdx),
@@ -86,8 +95,12 @@ impl Encapsulator {
         let slot = usize::from(out.slot);
         let frame = batch.bytes(slot);
         let address = exits.remotes().address(hop.remote).ok_or(DropReason::NoRemote)?;
-        let Via::Sockets { fragmenting, whole } = tunnel.via else {
-            return Err(DropReason::UplinkUnresolved);
+        let (fragmenting, whole) = match tunnel.via {
+            Via::Sockets { fragmenting, whole } => (fragmenting, whole),
+            Via::Uplink(port) => {
+                let exit = exits.uplink(port).ok_or(DropReason::EgressDown)?;
+                return self.uplinks.send(out, hop, address, (port, exit), (tunnel, counters), batch);
+            }
         };
         let fields = tunnel.outer_fields(frame);
         let to = To {

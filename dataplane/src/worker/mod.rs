@@ -5,6 +5,8 @@
 //! What the control thread wants arrives in the mailbox and is looked at between batches, never within one.
 //! Descriptors come and go by the mailbox too, by value: who holds a queue is who closes it.
 
+mod uplink;
+
 use std::{collections::VecDeque, io, os::fd::AsRawFd, sync::Arc, time::Duration};
 
 use crossbeam::{
@@ -12,6 +14,8 @@ use crossbeam::{
     utils::CachePadded,
 };
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
+
+use uplink::UplinkArrivals;
 
 use crate::{
     clock::Clock,
@@ -21,9 +25,10 @@ use crate::{
     index::{PortIdx, RemoteIdx, TxSetIdx, VtepIdx},
     offload::merge::{Limits, merge},
     overlay::{Arrivals, Decapsulator, Ingress, Remotes, Tunnel},
-    port::{Encapsulator, Exits, Queue, Received, Transmitter, UnderlayRx, UnderlayTx},
+    port::{Encapsulator, Exits, Queue, Received, Transmitter, UnderlayRx, UnderlayTx, UplinkExit},
     snapshot::Snapshot,
     sys::uring::Batcher,
+    tick::Tick,
 };
 
 /// The mailbox's token; queues have smaller ones.
@@ -187,6 +192,7 @@ pub struct Worker {
     ready: VecDeque<Token>,
     batch: Batch,
     datagrams: Vec<Datagram>,
+    arrivals: UplinkArrivals,
     decapsulator: Decapsulator,
     scratch: Scratch,
     plan: TxPlan,
@@ -233,6 +239,7 @@ impl Worker {
             ready: VecDeque::with_capacity(1024),
             batch: Batch::new(),
             datagrams: Vec::with_capacity(BATCH),
+            arrivals: UplinkArrivals::default(),
             decapsulator: Decapsulator::default(),
             scratch: Scratch::default(),
             plan: TxPlan::default(),
@@ -298,6 +305,7 @@ impl Worker {
 
     fn take_up(&mut self, snapshot: Arc<Snapshot>) {
         let before = std::mem::replace(&mut self.snapshot, snapshot);
+        self.encapsulator.forget();
         self.gauge.generation.add(self.snapshot.generation - before.generation);
         for n in 0..self.ports.len() {
             let port = PortIdx(n as u16);
@@ -453,7 +461,11 @@ impl Worker {
         let received = polled.queue.recv(&mut self.batch, known.stats.of(self.index), self.ring.as_mut());
         if !self.batch.is_empty() {
             self.gauge.batches.add(1);
-            self.handle(port.into());
+            if known.uplink.is_some() {
+                self.arrive_by_uplink(port);
+            } else {
+                self.handle(port.into());
+            }
         }
         if matches!(received, Received::Gone(_)) {
             self.lose(port);
@@ -475,6 +487,26 @@ impl Worker {
             self.decapsulate(vtep);
         }
         received
+    }
+
+    /// Answers what came by an uplink for the switch itself, and forwards the frames in the tunnel packets.
+    fn arrive_by_uplink(&mut self, port: PortIdx) {
+        let now = self.clock.now();
+        self.arrivals.clear();
+        let Some(known) = self.snapshot.port(port) else { return };
+        let Some(end) = known.uplink.as_deref() else { return };
+        let Some(Some(attached)) = self.ports.get(port.at()) else { return };
+        let counters = known.stats.of(self.index);
+        let exit = UplinkExit { queue: &attached.tx, uplink: &end.uplink, counters, now };
+        for slot in 0..self.batch.len() {
+            match self.arrivals.take(slot, &self.batch, &exit, end, &self.snapshot) {
+                Ok(()) => {}
+                Err(reason) => counters.drop(reason),
+            }
+        }
+        while let Some(vtep) = self.arrivals.next(&mut self.datagrams) {
+            self.decapsulate(vtep);
+        }
     }
 
     /// Forwards the frames in the datagrams that lie in the batch's memory, run by run.
@@ -502,7 +534,8 @@ impl Worker {
     /// Forwards and sends the batch that came by `ingress`.
     fn handle(&mut self, ingress: Ingress) {
         self.gauge.frames.add(self.batch.len() as u64);
-        let env = Env { snapshot: &self.snapshot, worker: self.index, now: self.clock.now() };
+        let now = self.clock.now();
+        let env = Env { snapshot: &self.snapshot, worker: self.index, now };
         self.plan.clear();
         self.transmitter.next_batch();
         forward(&env, ingress, &mut self.batch, &mut self.scratch, &mut self.plan, &mut Silent);
@@ -516,7 +549,7 @@ impl Worker {
         let plan = self.plan.frames();
         self.transmitter
             .send_all(plan, &mut self.batch, self.ring.as_mut(), egress, |port| gone = Some(port));
-        let reach = Reach { snapshot, ports, sockets: &self.sockets, worker: index };
+        let reach = Reach { snapshot, ports, sockets: &self.sockets, worker: index, now };
         let mut narrow = None;
         self.encapsulator.send_all(plan, &self.batch, &reach, |remote| narrow = Some(remote));
         if let Some(remote) = narrow {
@@ -543,6 +576,7 @@ struct Reach<'a> {
     ports: &'a [Option<Attached>],
     sockets: &'a [Option<UnderlayTx>],
     worker: usize,
+    now: Tick,
 }
 
 impl Exits for Reach<'_> {
@@ -563,9 +597,11 @@ impl Exits for Reach<'_> {
     }
 
     #[inline]
-    fn queue(&self, uplink: PortIdx) -> Option<(&Queue, &PortCounters)> {
-        let counters = self.snapshot.port(uplink)?.stats.of(self.worker);
-        Some((&self.ports.get(uplink.at())?.as_ref()?.tx, counters))
+    fn uplink(&self, port: PortIdx) -> Option<UplinkExit<'_>> {
+        let known = self.snapshot.port(port)?;
+        let end = known.uplink.as_deref()?;
+        let queue = &self.ports.get(port.at())?.as_ref()?.tx;
+        Some(UplinkExit { queue, uplink: &end.uplink, counters: known.stats.of(self.worker), now: self.now })
     }
 }
 
