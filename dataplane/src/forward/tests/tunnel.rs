@@ -22,6 +22,7 @@ pub(super) fn tunnel(remotes: u16) -> Tunnel {
         vtep: VtepIdx(0),
         via: Via::Sockets { fragmenting: TxSetIdx(0), whole: TxSetIdx(1) },
         v6: false,
+        src_ports: 49152..=65535,
         dst_port: 4789,
         encap: Encap::Vxlan { gbp: None },
         vni: Some(vni(7)),

@@ -65,6 +65,7 @@ impl Rig {
         let vtep = Vtep {
             idx: VtepIdx(3),
             local: LOCAL,
+            zero_csum6: false,
             segments: vnis.iter().map(segment).collect(),
             entrances: rules.into_iter().enumerate().map(entrance).collect(),
             stats: Arc::new(PortStats::new(1)),

@@ -13,6 +13,7 @@ fn vxlan() -> Tunnel {
         vtep: VtepIdx(0),
         via: Via::Sockets { fragmenting: TxSetIdx(0), whole: TxSetIdx(1) },
         v6: false,
+        src_ports: 49152..=65535,
         dst_port: vxlan::PORT,
         encap: Encap::Vxlan { gbp: None },
         vni: Some(vni(1)),

@@ -177,3 +177,6 @@ fn account(
     };
     counters.drop_many(reason, sent.datagrams.into());
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
