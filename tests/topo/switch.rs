@@ -150,6 +150,12 @@ impl Switch {
         self.done(Request::FdbFlush { bridge: None, port: None, vlan: None });
     }
 
+    /// `tapwayctl apply -f -`.
+    #[track_caller]
+    pub(crate) fn apply(&self, topology: &str) {
+        self.done(Request::Apply { topology: topology.to_owned(), dry_run: false, prune: false });
+    }
+
     /// `tapwayctl port show NAME`.
     #[track_caller]
     pub(crate) fn show(&self, name: &str) -> PortView {
@@ -165,6 +171,14 @@ impl Switch {
             Reply::Status(status) => *status,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Waits until `port` has counted `reason` at least once: a frame that went nowhere is counted after it came.
+    #[track_caller]
+    pub(crate) fn wait_drop(&self, port: &str, reason: &str) {
+        wait_until(&format!("{port} counts {reason}"), Duration::from_secs(5), || {
+            self.drops(port, reason) > 0
+        });
     }
 
     /// How often `port` has counted `reason`.
