@@ -188,3 +188,24 @@ fn open_vswitch_geneve_carries_every_payload_to_another() {
         traffic::payloads(&b, &a, v6(1));
     }
 }
+
+#[test]
+fn open_vswitch_adds_and_matches_geneve_options() {
+    let Some(net) = Net::new() else { return };
+    let underlay = Underlay::cable(&net, 1500);
+    if !underlay.without_offloads() {
+        return;
+    }
+    let [a, b] = [underlay.site(0), underlay.site(1)];
+    let (Some(near), Some(far)) = (Ovs::start(a), Ovs::start(b)) else { return };
+    for (ovs, remote) in [(&near, b), (&far, a)] {
+        ovs.tunnel("gnv0", &format!("type=geneve options:remote_ip={} options:key=42", remote.v4));
+        ovs.ofctl("add-tlv-map br0 {class=0x102,type=0x10,len=4}->tun_metadata0");
+    }
+    let (a, _b) = (near.client(&net, 1, 1400), far.client(&net, 2, 1400));
+    far.ofctl("add-flow br0 priority=9,in_port=gnv0,tun_metadata0=0x01020304,actions=normal");
+    far.ofctl("add-flow br0 priority=8,in_port=gnv0,actions=drop");
+    assert!(a.ping_with(v4(2), 56, SHORT).is_none(), "without the option");
+    near.ofctl("add-flow br0 actions=set_field:0x01020304->tun_metadata0,normal");
+    assert!(a.ping(v4(2)), "with it");
+}
