@@ -318,11 +318,8 @@ fn a_static_entry_leads_to_its_remote_without_flooding() {
         let [Some(b), Some(c)] = kernels else { return };
         let remotes = [1, 2].map(|n| format!("--remote {}", underlay.site(n).v4)).join(" ");
         let a = vtep.start(&net, &switch, &format!("--type vxlan --vni 42 --learning off {remotes}"));
-        let site = underlay.site(2);
-        switch.apply(&format!(
-            "[[fdb]]\nbridge = \"br0\"\nmac = \"02:00:00:00:0a:07\"\nport = \"overlay0\"\nremote = \"{}\"\n",
-            site.v4
-        ));
+        switch
+            .fdb(&format!("02:00:00:00:0a:07 --bridge br0 --port overlay0 --remote {}", underlay.site(2).v4));
         let sockets = [&a, &b, &c].map(|host| host.packet_socket("eth0"));
         let sent = frame::frame(mac(7), mac(1), &[], EXPERIMENTAL, &pattern(60, 7));
         sockets[0].send(&sent).unwrap();

@@ -14,7 +14,7 @@ use clap::Args;
 use tapway_dataplane::{
     api::{Control as _, PortView, Refusal, Reply, Request, Status},
     clock::Clock,
-    config::{BridgeSpec, PortName, PortOptions, PortSpec},
+    config::{BridgeSpec, FdbSpec, PortName, PortOptions, PortSpec},
     engine::{Engine, Opener, Options},
     port::tap::Features,
 };
@@ -143,6 +143,12 @@ impl Switch {
     #[track_caller]
     pub(crate) fn del(&self, name: &str) {
         self.done(Request::PortDel { name: name.parse().expect("a name") });
+    }
+
+    /// `tapwayctl fdb add WORDS`.
+    #[track_caller]
+    pub(crate) fn fdb(&self, words: &str) {
+        self.done(Request::FdbAdd(parse::<FdbSpec>(words)));
     }
 
     /// `tapwayctl fdb flush`: whatever has been learned.
