@@ -7,16 +7,14 @@ use std::{fs, panic, path::Path, sync::LazyLock};
 use proptest::prelude::*;
 use tapway_dataplane::{
     bridge::Neighbours,
-    frame::Offload,
     frame::{Offload, UplinkOffload},
     offload::Split,
     overlay::{
         Host,
         host::Handled,
-        outer,
+        outer, too_big,
         uplink::{Inbound, inbound},
     },
-    overlay::{outer, too_big},
     tick::Tick,
     wire::{
         Geneve, MacAddr, VirtioNetHdr, Vxlan, geneve,

@@ -38,6 +38,7 @@ pub(crate) mod random;
 pub(crate) mod switch;
 pub(crate) mod traffic;
 pub(crate) mod underlay;
+pub(crate) mod vtep;
 
 /// A private world: a namespace for the switch, and as many hosts as the test asks for.
 #[derive(Debug)]

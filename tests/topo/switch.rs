@@ -14,7 +14,7 @@ use clap::Args;
 use tapway_dataplane::{
     api::{Control as _, PortView, Refusal, Reply, Request, Status},
     clock::Clock,
-    config::{BridgeSpec, PortName, PortOptions, PortSpec},
+    config::{BridgeSpec, FdbSpec, PortName, PortOptions, PortSpec},
     engine::{Engine, Opener, Options},
     port::tap::Features,
 };
@@ -145,9 +145,21 @@ impl Switch {
         self.done(Request::PortDel { name: name.parse().expect("a name") });
     }
 
+    /// `tapwayctl fdb add WORDS`.
+    #[track_caller]
+    pub(crate) fn fdb(&self, words: &str) {
+        self.done(Request::FdbAdd(parse::<FdbSpec>(words)));
+    }
+
     /// `tapwayctl fdb flush`: whatever has been learned.
     pub(crate) fn flush(&self) {
         self.done(Request::FdbFlush { bridge: None, port: None, vlan: None });
+    }
+
+    /// `tapwayctl apply -f -`.
+    #[track_caller]
+    pub(crate) fn apply(&self, topology: &str) {
+        self.done(Request::Apply { topology: topology.to_owned(), dry_run: false, prune: false });
     }
 
     /// `tapwayctl port show NAME`.
@@ -165,6 +177,14 @@ impl Switch {
             Reply::Status(status) => *status,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Waits until `port` has counted `reason` at least once: a frame that went nowhere is counted after it came.
+    #[track_caller]
+    pub(crate) fn wait_drop(&self, port: &str, reason: &str) {
+        wait_until(&format!("{port} counts {reason}"), Duration::from_secs(5), || {
+            self.drops(port, reason) > 0
+        });
     }
 
     /// How often `port` has counted `reason`.

@@ -46,7 +46,8 @@ impl Site {
 #[derive(Debug)]
 pub(crate) struct Underlay {
     sites: Vec<Site>,
-    _between: Option<Host>,
+    between: Option<Host>,
+    routed: bool,
 }
 
 impl Underlay {
@@ -58,7 +59,7 @@ impl Underlay {
         for host in &hosts {
             host.ip(&format!("link set dev {UNDERLAY} mtu {mtu} up"));
         }
-        Self::of(hosts.into_iter().zip(1..).map(|(host, n)| on_link(host, n)).collect(), None)
+        Self::of(hosts.into_iter().zip(1..).map(|(host, n)| on_link(host, n)).collect(), None, false)
     }
 
     /// Some sites, 203.0.113.1 and on, 2001:db8:ff::1 and on, at a kernel bridge that floods multicast.
@@ -72,7 +73,7 @@ impl Underlay {
             host.ip(&format!("link set dev {UNDERLAY} mtu {mtu}"));
             on_link(host, n)
         });
-        Self::of(sites.collect(), Some(lan))
+        Self::of(sites.collect(), Some(lan), false)
     }
 
     /// Two sites on links of their own, 203.0.113.1 and .65, 2001:db8:ff01::1 and 2001:db8:ff02::1, with a router between.
@@ -106,16 +107,16 @@ impl Underlay {
         });
         let sites = sites.collect();
         router.ip(&format!("link set dev p1 mtu {mtu}"));
-        Self::of(sites, Some(router))
+        Self::of(sites, Some(router), true)
     }
 
-    fn of(sites: Vec<Site>, between: Option<Host>) -> Self {
+    fn of(sites: Vec<Site>, between: Option<Host>, routed: bool) -> Self {
         for site in &sites {
             wait_until("the underlay has a carrier", Duration::from_secs(5), || {
                 site.host.ip(&format!("link show dev {UNDERLAY}")).contains("LOWER_UP")
             });
         }
-        Self { sites, _between: between }
+        Self { sites, between, routed }
     }
 
     /// A site, counted from 0.
@@ -127,6 +128,22 @@ impl Underlay {
     /// All of them.
     pub(crate) fn sites(&self) -> &[Site] {
         &self.sites
+    }
+
+    /// Everybody's way to `prefix`, which is behind site `n`; and the site's host becomes a router.
+    pub(crate) fn route(&self, prefix: &str, n: usize) {
+        let site = self.site(n);
+        site.host.sysctl("net/ipv4/ip_forward", "1");
+        site.host.sysctl("net/ipv6/conf/all/forwarding", "1");
+        let words = format!("route replace {prefix} via {}", site.address(prefix.contains(':')));
+        if self.routed {
+            self.between.iter().for_each(|router| drop(router.ip(&words)));
+        } else {
+            self.sites
+                .iter()
+                .filter(|other| other.v4 != site.v4)
+                .for_each(|other| drop(other.host.ip(&words)));
+        }
     }
 
     /// Whole checksums and no super-frames from any site, for a peer that takes frames off the cable as they are (Open

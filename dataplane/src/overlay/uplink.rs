@@ -12,13 +12,14 @@ use std::{net::IpAddr, ops::Range, sync::Arc};
 
 use super::{
     Host,
-    host::addresses,
+    host::{Handled, addresses},
     outer::{self, Invalid, UdpChecksum},
 };
 use crate::{
     counters::DropReason,
     frame::{Caps, Checksum, Datagram, GsoKind, Offload, TunnelGso, UplinkOffload},
     offload::checksum::Sum,
+    tick::Tick,
     wire::{
         EtherType, MacAddr,
         ethernet::{ADDRS_LEN, HEADER_LEN},
@@ -50,6 +51,47 @@ pub struct Uplink {
     pub mtu: u32,
     /// Answers what is no tunnel packet, and knows the next hops.
     pub host: Arc<Host>,
+}
+
+/// What a worker does with a frame that came in by an uplink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arrival<'a> {
+    /// Hand it to the tunnel with that port and address; where there is none it is [`DropReason::NotForUs`].
+    Datagrams(Datagrams),
+    /// Send this back, behind a virtio header that says nothing.
+    Answer(&'a [u8]),
+    /// Lower the path MTU of this remote, if it is one.
+    PathMtu {
+        /// Where a packet of ours did not get through to.
+        remote: IpAddr,
+        /// The longest outer packet that does.
+        mtu: u32,
+    },
+    /// Nothing: a neighbour has said where it is.
+    Learned,
+    /// Count it.
+    Drop(DropReason),
+}
+
+impl Uplink {
+    /// Looks at a frame and at the virtio header that was in front of it. `reply` is room for an answer: of an echo it is as long as the
+    /// question.
+    #[inline]
+    pub fn receive<'a>(&self, header: &[u8], frame: &[u8], now: Tick, reply: &'a mut [u8]) -> Arrival<'a> {
+        let Some(said) = UplinkOffload::parse(header, frame.len()) else {
+            return Arrival::Drop(DropReason::VnetHeaderInvalid);
+        };
+        match inbound(frame, &said, self.address) {
+            Inbound::Datagrams(datagrams) => Arrival::Datagrams(datagrams),
+            Inbound::Refused(reason) => Arrival::Drop(reason),
+            Inbound::Local => match self.host.handle(frame, now, reply) {
+                Handled::Answer(len) => Arrival::Answer(reply.get(..len).unwrap_or_default()),
+                Handled::PathMtu { remote, mtu } => Arrival::PathMtu { remote, mtu },
+                Handled::Learned => Arrival::Learned,
+                Handled::Ignored => Arrival::Drop(DropReason::NotForUs),
+            },
+        }
+    }
 }
 
 /// What a frame is that came in by an uplink.

@@ -41,11 +41,13 @@ impl SocketOption {
     pub const RECV_BUFFER_FORCE: Self = Self { level: libc::SOL_SOCKET, name: libc::SO_RCVBUFFORCE };
     /// The send buffer, beyond the limit of `net.core.wmem_max`; needs `CAP_NET_ADMIN`.
     pub const SEND_BUFFER_FORCE: Self = Self { level: libc::SOL_SOCKET, name: libc::SO_SNDBUFFORCE };
+    /// Receive and send by one device alone, given by its index (Linux 5.1).
+    pub const BIND_TO_DEVICE: Self = Self { level: libc::SOL_SOCKET, name: libc::SO_BINDTOIFINDEX };
     /// Send without checksum, over IPv4.
     pub const NO_CHECKSUM_V4: Self = Self { level: libc::SOL_SOCKET, name: libc::SO_NO_CHECK };
-    /// Send without checksum, over IPv6 (RFC 6935).
+    /// Send without checksum, over IPv6 (RFC 8200 §8.1).
     pub const NO_CHECKSUM_V6: Self = Self { level: libc::SOL_UDP, name: libc::UDP_NO_CHECK6_TX };
-    /// Receive what has no checksum, over IPv6 (RFC 6935).
+    /// Receive what has no checksum, over IPv6 (RFC 8200 §8.1).
     pub const TAKE_NO_CHECKSUM_V6: Self = Self { level: libc::SOL_UDP, name: libc::UDP_NO_CHECK6_RX };
     /// Path MTU discovery over IPv4: one of `libc::IP_PMTUDISC_*`.
     pub const MTU_DISCOVER_V4: Self = Self { level: libc::SOL_IP, name: libc::IP_MTU_DISCOVER };

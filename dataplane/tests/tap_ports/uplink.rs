@@ -29,9 +29,8 @@ use tapway_dataplane::{
     netlink::Socket,
     offload,
     overlay::{
-        host::Handled,
         outer::{Addresses, Df, Fields, Outer, UdpChecksum},
-        uplink::{Encapsulation, Inbound, OuterChecksum, inbound, outbound},
+        uplink::{Arrival, Encapsulation, OuterChecksum, outbound},
     },
     port::{
         Received, SendResult, TapQueue,
@@ -95,8 +94,6 @@ struct Seen {
     tunnel_in: usize,
     tunnel_out: usize,
     longest_in: usize,
-    /// The first virtio header of a super-frame in a tunnel.
-    header: Option<[u8; 24]>,
 }
 
 /// The switch: a station's TAP, the uplink, and a tunnel between them.
@@ -145,25 +142,20 @@ impl Relay<'_> {
         let before = self.up.vnet_header_len();
         let frame = batch.bytes(n);
         let header = &batch.bytes_with(n, before)[..before];
-        let said = UplinkOffload::parse(header, frame.len()).expect("a header of the kernel");
-        let path = self.uplink.path();
-        let datagrams = match inbound(frame, &said, path.address) {
-            Inbound::Local => {
-                if let Handled::Answer(len) = path.host.handle(frame, now(self.start), scratch) {
-                    send(&self.up, UplinkOffload::NONE.to_vnet().as_bytes(), [&scratch[..len], &[]]);
-                }
+        let datagrams = match self.uplink.path().receive(header, frame, now(self.start), scratch) {
+            Arrival::Datagrams(datagrams) => datagrams,
+            Arrival::Answer(answer) => {
+                send(&self.up, UplinkOffload::NONE.to_vnet().as_bytes(), [answer, &[]]);
                 return;
             }
-            Inbound::Refused(reason) => {
-                assert_eq!(reason, DropReason::NotForUs); // groups that the host's stack joins
-                return;
-            }
-            Inbound::Datagrams(datagrams) => datagrams,
+            Arrival::Learned => return,
+            // Groups that the host's stack joins.
+            Arrival::Drop(DropReason::NotForUs) => return,
+            other => panic!("{other:?}"),
         };
-        if said.tunnel.is_some() {
+        if header.get(1).is_some_and(|gso_type| gso_type & 0x60 != 0) {
             self.seen.tunnel_in += 1;
             self.seen.longest_in = self.seen.longest_in.max(frame.len());
-            self.seen.header.get_or_insert(header.try_into().unwrap());
         }
         assert_eq!((datagrams.from, datagrams.to_port), (self.remote, 4789));
         assert_eq!(datagrams.has_checksum, self.udp_csum, "what the peer was told to send");
@@ -403,7 +395,6 @@ fn tcp_to_a_kernel_vxlan_device_passes_in_whole_super_frames_both_ways() {
                 assert!(transfer(&station, &peer, PEER, &sent) == sent, "to the peer");
                 assert!(transfer(&peer, &station, STATION, &sent) == sent, "from the peer");
             });
-            println!("IPv6 {six}, checksums {udp_csum}: {seen:02x?}");
             assert!(seen.tunnel_out > 10 && seen.tunnel_in > 10, "{seen:?}");
             assert!(seen.longest_in > 9000, "{seen:?}");
         });
@@ -461,24 +452,17 @@ fn a_train_that_a_socket_sent_at_once_comes_as_one_frame_with_its_stride() {
             batch.clear();
             queue.recv(&mut batch, &counters, None);
             for n in 0..batch.len() {
-                let frame = batch.bytes(n);
-                let before = queue.vnet_header_len();
-                let said = UplinkOffload::parse(&batch.bytes_with(n, before)[..before], frame.len()).unwrap();
-                let path = uplink.path();
-                match inbound(frame, &said, path.address) {
-                    Inbound::Datagrams(datagrams) => {
-                        found = Some((
-                            datagrams.stride,
-                            datagrams.has_checksum,
-                            frame[datagrams.payload].to_vec(),
-                        ));
+                let (frame, before) = (batch.bytes(n), queue.vnet_header_len());
+                let header = &batch.bytes_with(n, before)[..before];
+                match uplink.path().receive(header, frame, Tick::default(), &mut scratch) {
+                    Arrival::Datagrams(datagrams) => {
+                        let payload = frame[datagrams.payload].to_vec();
+                        found = Some((datagrams.stride, datagrams.has_checksum, payload));
                     }
-                    Inbound::Local => {
-                        if let Handled::Answer(len) = path.host.handle(frame, Tick::default(), &mut scratch) {
-                            send(&queue, UplinkOffload::NONE.to_vnet().as_bytes(), [&scratch[..len], &[]]);
-                        }
+                    Arrival::Answer(answer) => {
+                        send(&queue, UplinkOffload::NONE.to_vnet().as_bytes(), [answer, &[]]);
                     }
-                    Inbound::Refused(_) => {}
+                    _ => {}
                 }
             }
             found.is_some()

@@ -29,8 +29,8 @@ fn ports_that_are_taken_or_to_be_avoided_are_passed_over() {
     let error = a.run(|| TxSet::open(&none, 1)).unwrap_err();
     assert_eq!(error.to_string(), "none of the UDP ports 50000-50001 of 198.51.100.1 is free to send from");
     drop(taken);
-    let few = TxSetOptions { ports: 50_000..=50_002, ..options };
-    assert_eq!(a.run(|| TxSet::open(&few, 2)).unwrap()[1].ports(), [50_000, 50_002]);
+    let few = TxSetOptions { ports: 50_009..=50_011, ..options };
+    assert_eq!(a.run(|| TxSet::open(&few, 2)).unwrap()[1].ports(), [50_009, 50_011]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{
     fmt::Debug,
     io::Read as _,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, UdpSocket},
     ops::RangeInclusive,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     process::{self, Command},
@@ -98,16 +98,30 @@ impl Host {
         let netns = format!("/proc/{}/fd/{}", process::id(), other.0.as_raw_fd());
         self.ip(&format!("link add name {mine} type veth peer name {theirs} netns {netns}"));
         for (host, ifname) in [(self, mine), (other, theirs)] {
-            host.sysctl(&format!("ipv6/conf/{ifname}/accept_dad"), "0");
             host.ip(&format!("link set dev {ifname} up"));
         }
     }
 
     pub(crate) fn address(&self, ifname: &str, address: &str) {
-        self.ip(&format!("address add {address} dev {ifname}"));
+        let nodad = if address.contains(':') { "nodad" } else { "" }; // usable at once
+        self.ip(&format!("address add {address} dev {ifname} {nodad}"));
     }
 
-    /// One worker's receiving end.
+    /// Waits until what is sent arrives: a new link is up some time before the kernel lets packets out (`linkwatch_event`), and a
+    /// neighbour is asked for again only after a second.
+    pub(crate) fn await_neighbour(&self, other: &Self, from: &str, to: &str) {
+        let receiver = other.run(|| UdpSocket::bind((to, 9)).unwrap());
+        let sender = self.run(|| UdpSocket::bind((from, 0)).unwrap());
+        receiver.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while receiver.recv(&mut [0; 8]).is_err() {
+            assert!(Instant::now() < deadline, "{to} cannot be reached from {from}");
+            let _ = sender.send_to(&[0], (to, 9));
+        }
+    }
+
+    /// One worker's receiving end. A test opens each address once: while another test starts a program, its process holds every
+    /// descriptor of this one for a moment, also those that have been closed here.
     pub(crate) fn rx(&self, local: SocketAddr) -> UnderlayRx {
         let options = RxOptions { local, zero_checksum: false, exclusive: true };
         let rx = self.run(|| UdpRx::open(&options, 1)).unwrap();
@@ -139,6 +153,9 @@ pub(crate) fn hosts() -> Option<(Host, Host)> {
     for (host, v4, v6) in [(&a, A4, A6), (&b, B4, B6)] {
         host.address("eth0", &format!("{v4}/24"));
         host.address("eth0", &format!("{v6}/64"));
+    }
+    for (from, to) in [(A4, B4), (A6, B6)] {
+        a.await_neighbour(&b, from, to);
     }
     Some((a, b))
 }

@@ -151,8 +151,10 @@ impl MemoryRx {
     ) -> Received {
         let mut hub = self.net.hub();
         let Some(inbox) = hub.inboxes.get_mut(&self.local) else { return Received::Drained };
-        let (first, mut room) = (batch.len(), batch.room());
-        for (n, slot) in batch.vacancies(0, BATCH - first).enumerate() {
+        debug_assert!(batch.is_empty());
+        datagrams.clear();
+        let mut room = batch.room();
+        for (n, slot) in batch.vacancies(0, BATCH).enumerate() {
             if room == 0 {
                 return Received::Full;
             }
@@ -163,7 +165,7 @@ impl MemoryRx {
             counters.rx_frames.add(1);
             counters.rx_bytes.add(len as u64);
             datagrams.push(Datagram {
-                at: Batch::slot_at(first + n) as u32,
+                at: Batch::slot_at(n) as u32,
                 len: len as u32,
                 stride: parcel.stride,
                 from: parcel.from.ip(),

@@ -48,10 +48,11 @@ pub enum UnderlayRx {
 }
 
 impl UnderlayRx {
-    /// Receives what waits, as far as it fits, into the free slots of the batch, and notes the datagrams; never blocks.
+    /// Receives what waits, as far as it fits, into the memory of the batch, which has no frames; `datagrams` then holds what came
+    /// and nothing else. Never blocks.
     ///
-    /// The batch gets octets and no frames: which of the datagrams hold one, the caller finds out, and
-    /// [takes it in](Batch::push_at) before it receives again.
+    /// Which of the datagrams hold frames, the caller finds out, and [takes them in](Batch::push_at). They can be more than a
+    /// batch takes: clearing it leaves the octets where they are, until the next receive.
     /// A train of datagrams counts as one received frame of `counters`, as a super-frame does.
     #[inline]
     pub fn recv(
@@ -92,6 +93,24 @@ pub enum UnderlayTx {
     Sockets(TxSet),
     /// A network in memory.
     Memory(MemoryTx),
+}
+
+impl UnderlayTx {
+    /// Whether it takes several datagrams as one message: see [`TxSet::segments`].
+    pub fn segments(&self) -> bool {
+        match self {
+            Self::Sockets(set) => set.segments(),
+            Self::Memory(_) => true,
+        }
+    }
+
+    /// See [`TxSet::gso_refused`].
+    pub fn gso_refused(&self) -> u64 {
+        match self {
+            Self::Sockets(set) => set.gso_refused(),
+            Self::Memory(_) => 0,
+        }
+    }
 }
 
 /// Where a datagram goes, and how.

@@ -151,7 +151,7 @@ fn claim(local: SocketAddr) -> Result<(), UnderlayError> {
 }
 
 /// A socket that receives at `address`, which is the endpoint's or a group's.
-fn receiver(options: &RxOptions, address: IpAddr) -> Result<Socket, UnderlayError> {
+fn receiver(options: &RxOptions, address: IpAddr, device: Option<u32>) -> Result<Socket, UnderlayError> {
     let at = SocketAddr::new(address, options.local.port());
     let socket = socket(address).map_err(UnderlayError::Open)?;
     let fd = socket.as_fd();
@@ -169,6 +169,10 @@ fn receiver(options: &RxOptions, address: IpAddr) -> Result<Socket, UnderlayErro
         udp::set_option(fd, SocketOption::TAKE_NO_CHECKSUM_V6, take)
             .map_err(named("UDP_NO_CHECK6_RX", address))?;
     }
+    if let Some(device) = device {
+        udp::set_option(fd, SocketOption::BIND_TO_DEVICE, device as c_int)
+            .map_err(named("SO_BINDTOIFINDEX", address))?;
+    }
     socket.set_reuse_port(true).map_err(named("SO_REUSEPORT", address))?;
     bind(&socket, at)?;
     Ok(socket)
@@ -184,11 +188,12 @@ impl UdpRx {
         if options.exclusive {
             claim(options.local)?;
         }
-        (0..workers).map(|_| Ok(Self::new(receiver(options, options.local.ip())?))).collect()
+        (0..workers).map(|_| Ok(Self::new(receiver(options, options.local.ip(), None)?))).collect()
     }
 
     /// Opens the socket that receives what is sent to `group`, and joins it; the kernel speaks IGMP or MLD.
     /// There is one, for one worker: the kernel delivers multicast to *every* socket that shares a port.
+    /// It is to be given back rather than dropped by a worker: leaving a group waits for the kernel's rtnl lock (`ip_mc_drop_socket`).
     ///
     /// # Errors
     /// Where the port is taken, the device is not there, or the kernel refuses an option.
@@ -197,7 +202,8 @@ impl UdpRx {
         if options.exclusive {
             claim(at)?;
         }
-        let socket = receiver(options, group.address)?;
+        // Over IPv6 the kernel gives a group's datagrams to who joined it on any device (`inet6_mc_check`).
+        let socket = receiver(options, group.address, Some(group.device))?;
         let joined = match group.address {
             IpAddr::V4(v4) => socket.join_multicast_v4_n(&v4, &InterfaceIndexOrAddress::Index(group.device)),
             IpAddr::V6(v6) => socket.join_multicast_v6(&v6, group.device),

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use socket2::Socket;
 
 use super::{
-    Delivery, Sent, UnderlayTx, Who,
+    Delivery, Sent, Who,
     outbox::{Post, Tools, Unit},
 };
 
@@ -26,16 +26,6 @@ pub struct TxSet {
     /// Refusals since it last segmented.
     in_a_row: AtomicU32,
     refused: AtomicU64,
-}
-
-impl UnderlayTx {
-    /// Whether it takes several datagrams as one message.
-    pub(super) fn segments(&self) -> bool {
-        match self {
-            Self::Sockets(set) => set.segments(),
-            Self::Memory(_) => true,
-        }
-    }
 }
 
 impl TxSet {
