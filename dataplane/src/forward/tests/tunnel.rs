@@ -471,11 +471,7 @@ fn a_partial_checksum_is_completed_once_before_a_hundred_copies() {
     rx.append(&f, Offload { gso: None, ..offload });
     let out = s.plan(PortIdx(0), &mut rx);
     assert_eq!((out.len(), rx.frame(0).offload.csum), (101, Checksum::Good));
-    let segment = &out[0].2[34..];
-    assert_eq!(
-        sum(&[&sample::pseudo_sum(&out[0].2[14..], segment.len()).to_be_bytes(), segment].concat()),
-        0xffff
-    );
+    assert_eq!(sum(&out[0].2[34..]), 0xffff, "no pseudo-header was in it");
     assert!(out.iter().all(|(_, _, octets)| *octets == out[0].2));
 }
 

@@ -243,6 +243,18 @@ fn handed_over(kind: Kind, v6: bool, tags: &[[u16; 2]], len: usize, size: u16) -
     (ethernet(tags, ethertype, &packet), Offload { csum, gso })
 }
 
+/// Gives an IPv4 packet another identification: where all have one, a merge counts them up (see `offload::merge`).
+fn number(frame: &mut [u8], n: u16) {
+    let Ok(Layers { l3, ip: Some(ip), .. }) = Layers::parse(frame) else { return };
+    if ip.version == Version::V4 {
+        let header = &mut frame[l3..ip.l4];
+        header[4..6].copy_from_slice(&n.to_be_bytes());
+        header[10..12].fill(0);
+        let sum = !naive_sum(header);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
 fn any_encap() -> impl Strategy<Value = (Encap, Rules)> {
     let gbp = prop::option::of(any::<u16>()).prop_map(|group| {
         let gbp = group.map(|group| vxlan::Gbp { group, ..vxlan::Gbp::default() });
@@ -310,8 +322,9 @@ proptest! {
         let mut far = Far::new(&net, underlay_v6, rules);
         let (mut batch, mut expected) = (Batch::new(), Vec::new());
         for (count, kind, v6, len, size) in flows {
-            let (frame, offload) = handed_over(kind, v6, &tags, len, size);
+            let (mut frame, offload) = handed_over(kind, v6, &tags, len, size);
             for _ in 0..count {
+                number(&mut frame, expected.len() as u16);
                 // What the path does before it plans: a checksum is only left partial where the frame is split.
                 let (whole, left) = match offload.gso {
                     Some(_) => (frame.clone(), offload),
@@ -440,38 +453,41 @@ fn every_end_of_a_send_is_counted_under_its_own_name() {
     assert_eq!(counters.offload_fallbacks.get(), 1);
 }
 
-/// The longest tunnel header before the longest headers of a segment and a tag, at the very end of the scratch memory.
+/// The longest tunnel header, a tag and the longest headers of a segment, wherever in the scratch memory they come to stand.
 #[test]
 fn the_longest_heads_find_room_however_full_it_is() {
     let net = MemoryNet::new();
-    let list: Vec<_> = (0..2).map(|_| format!("0104:03:{}", "ab".repeat(120)).parse().unwrap()).collect();
+    let list: Vec<_> = (0..3).map(|_| format!("0104:03:{}", "ab".repeat(80)).parse().unwrap()).collect();
     let encap = Encap::Geneve { options: options(&list).unwrap().into() };
-    for filler in 0..64 {
-        let mut near = Near::new(&net, false, encap.clone());
-        let mut batch = Batch::new();
-        // Each of these takes its header and itself of the scratch memory.
-        let (head, head_offload) = handed_over(Kind::Udp, true, &[], 60 + filler, 1400);
-        let head = segments(&head, &head_offload).remove(0);
-        let (long, offload) = behind_options();
-        batch.append(&head, Offload::NONE);
-        for _ in 1..64 {
-            assert!(batch.append(&long, offload));
+    let mut near = Near::new(&net, false, encap);
+    let (long, offload) = behind_options();
+    let push = Rewrite { pop: 0, push: Some(Tag { tpid: EtherType::VLAN, tci: Tci(9) }) };
+    let mut batch = Batch::new();
+    // A segment takes 774 octets, and as far do small frames in front of them move it.
+    for mut fill in (0..774).step_by(2) {
+        batch.clear();
+        for _ in 0..5 {
+            let len = fill.min(190);
+            batch.append(&ethernet(&[], EtherType(0x88b5), &vec![0; len]), Offload::NONE);
+            fill -= len;
         }
-        near.send(&batch, Rewrite { pop: 0, push: Some(Tag { tpid: EtherType::VLAN, tci: Tci(9) }) });
-        assert!(near.counters.tx_frames.get() > 100);
+        while batch.append(&long, offload) && batch.len() < 50 {}
+        near.send(&batch, push);
     }
+    assert_eq!(near.counters.tx_frames.get(), 387 * (5 + 45 * 4));
+    drop(net);
 }
 
 /// A UDP super-frame whose headers are as long as a split takes.
 fn behind_options() -> (Vec<u8>, Offload) {
     let options_len = MAX_HEADERS - 14 - 40 - 8;
     let options_len = options_len - options_len % 8;
-    let mut transport = udp(5000, 6000, &[7; 1000]);
+    let mut transport = udp(5000, 6000, &[7; 1024]);
     let pseudo = pseudo_sum(&ipv6(17, &transport), transport.len());
     transport[6..8].copy_from_slice(&pseudo.to_be_bytes());
     let behind = [crate::wire::sample::ext(17, options_len), transport].concat();
     let frame = ethernet(&[], EtherType::IPV6, &ipv6(60, &behind));
     let start = (14 + 40 + options_len) as u16;
-    let gso = Gso { kind: GsoKind::Udp, size: 250, hdr_len: start + 8, ecn: false };
+    let gso = Gso { kind: GsoKind::Udp, size: 256, hdr_len: start + 8, ecn: false };
     (frame, Offload { csum: Checksum::Partial { start, offset: 6 }, gso: Some(gso) })
 }
