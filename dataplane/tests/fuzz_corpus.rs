@@ -6,12 +6,13 @@ use std::{fs, panic, path::Path, sync::LazyLock};
 
 use proptest::prelude::*;
 use tapway_dataplane::{
+    bridge::Neighbours,
     frame::{Offload, UplinkOffload},
     offload::Split,
     overlay::{
         Host,
         host::Handled,
-        outer,
+        outer, too_big,
         uplink::{Inbound, inbound},
     },
     tick::Tick,
@@ -205,6 +206,41 @@ fn the_inputs_for_uplink_reach_what_they_are_named_for() {
         let host = Host::new(address, mac(2), Some(gateway.parse().unwrap()), mac(1));
         assert_eq!(host.handle(frame, Tick::from_secs(1), &mut [0; 200]), expected, "{name}");
     }
+}
+
+#[test]
+fn the_inputs_for_neigh_reach_what_they_are_named_for() {
+    let neighbours = Neighbours::new();
+    for ip in ["198.51.100.7", "2001:db8::7"] {
+        let mac = "02:00:00:00:00:07".parse().unwrap();
+        neighbours.insert_static(0, ip.parse().unwrap(), mac, Tick::from_secs(1)).unwrap();
+    }
+    let mut out = [0; too_big::MAX_REPLY];
+    let (mut answered, mut too_large) = (Vec::new(), Vec::new());
+    for file in fs::read_dir(corpus().join("neigh")).unwrap() {
+        let file = file.unwrap();
+        let (name, frame) = (file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap());
+        if neighbours.answer(0, &frame, 12, &mut out).is_some() {
+            answered.push(name.clone());
+        }
+        if too_big::reply(&frame, 12, 1400, &mut out).is_some() {
+            too_large.push(name);
+        }
+    }
+    answered.sort();
+    too_large.sort();
+    assert_eq!(answered, ["arp-request", "arp-request-behind-priority-tag", "nd-solicitation"]);
+    // Whether it is too large the caller says: a solicitation to one station would get a message as well.
+    assert_eq!(
+        too_large,
+        [
+            "nd-solicitation-to-one",
+            "tcp4-with-df",
+            "tcp4-with-options-and-tags",
+            "tcp6-first-fragment-behind-options",
+            "tcp6-plain"
+        ]
+    );
 }
 
 proptest! {

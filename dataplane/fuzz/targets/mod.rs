@@ -6,6 +6,7 @@
 pub mod call;
 pub mod forward;
 pub mod layers;
+pub mod neigh;
 pub mod overlay;
 pub mod secure;
 pub mod split;
@@ -21,6 +22,7 @@ pub const ALL: &[Target] = &[
     ("call", call::run),
     ("forward", forward::run),
     ("layers", layers::run),
+    ("neigh", neigh::run),
     ("overlay", overlay::run),
     ("secure", secure::run),
     ("split", split::run),

@@ -11,6 +11,8 @@
 //! Rules:
 //! - Only questions are answered, and only of stations that give an address of their own. A probe, an announcement and a
 //!   search for duplicates pass, so that two stations with one address find out about each other, also across tunnels.
+//! - Only questions to a group are answered; others are not flooded in the first place. Whoever asks one station wants to know whether
+//!   that station is still there (RFC 1122 §2.3.2.1, RFC 4861 §7.3), which nobody can answer for it. So does the kernel.
 //! - A message is answered only if its receivers would believe it. What is malformed travels on.
 //! - Nothing is answered about the asker itself: it wants to know whether somebody else answers.
 //! - Messages behind a further tag that names a VLAN are in a customer's VLAN, of which nothing is known here.
@@ -20,13 +22,13 @@
 //! Where this differs from the kernel (`br_do_proxy_suppress_arp`, `br_do_suppress_nd`):
 //! - Probes, announcements, searches for duplicates and unsolicited advertisements are not kept from the tunnels. The kernel expects
 //!   a control plane that knows every station of every site; here a neighbour may be known to one side only.
-//! - It asks the neighbour table of the bridge device, and its forwarding database whether the neighbour is behind a port with
+//! - The kernel asks the neighbour table of the bridge device, and its forwarding database whether the neighbour is behind a port with
 //!   `neigh_suppress`. Here the neighbours are those of the bridge's own table, and [`Answer::mac`] leaves the second question to
 //!   the caller.
-//! - It checks neither hop limit nor checksum of a solicitation.
-//! - It sends the answer to the address inside the message; here it goes to the source of the frame, which is where the port knows the
+//! - The kernel checks neither hop limit nor checksum of a solicitation.
+//! - The kernel sends the answer to the address inside the message; here it goes to the source of the frame, which is where the port knows the
 //!   asker to be.
-//! - It clears the router flag of whom it was not told to be a router. See [`Neighbours::answer`].
+//! - The kernel clears the router flag of whom it was not told to be a router. See [`Neighbours::answer`].
 
 use std::{
     net::IpAddr,
@@ -344,9 +346,6 @@ impl Neighbours {
 
     /// Answers a question for a known neighbour: writes the whole frame, with the tags of the question, to the start of `reply`, which
     /// has [`MAX_ANSWER`] octets or more. `None` where it is no question, or not of a known neighbour, or malformed.
-    ///
-    /// A question sent to the neighbour alone is answered as well, as the kernel does; a caller that wants neighbours to be found
-    /// unreachable (RFC 4861 §7.3) asks only about frames to groups.
     ///
     /// An advertisement says that the neighbour is a router unless it was heard to say that it is none. "In those cases where the IsRouter
     /// flag changes from TRUE to FALSE as a result of this update, the node MUST remove that router from the Default Router

@@ -5,7 +5,7 @@ use std::fmt::{self, Debug};
 use ipnet::IpNet;
 
 use crate::{
-    config::{PortOptions, PortSpec},
+    config::{PortOptions, PortSpec, PortType},
     frame::Caps,
     port::{
         MemoryPeer, MemoryQueue, Queue, memory,
@@ -89,6 +89,12 @@ impl TapBackend {
     /// Where the kernel refuses; nothing is left behind.
     pub fn open(spec: &PortSpec, queues: u16) -> Result<Opened, BackendError> {
         let options = &spec.options;
+        match options.kind_or_default() {
+            PortType::Tap => {}
+            kind @ (PortType::Vxlan | PortType::Geneve) => {
+                return Err(format!("ports of type {kind} are not built in yet").into());
+            }
+        }
         let mut tap = Tap::open(&TapOptions {
             ifname: Some(spec.ifname_or_default().to_owned()),
             netns: options.netns.clone(),

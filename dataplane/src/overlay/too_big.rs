@@ -19,9 +19,10 @@
 //! - A frame with VLAN tags in it gets its message, with the same tags. The kernel looks at what follows the addresses alone.
 //! - An IPv4 tunnel MTU below 576 is told as well. A Linux sender that hears of so little clears DF (`ip_rt_update_pmtu`), and with that
 //!   its packets pass; with silence they would not.
-//! - The first fragment of a packet with DF gets its message, and so does a packet whose reserved bit is set.
+//! - The first fragment of an IPv4 packet with DF gets its message, and so does a packet whose reserved bit is set. The later fragments of
+//!   an IPv6 packet get none; the kernel (6.18) sends one for each.
 //! - A message never comes from a multicast address (RFC 4443 §2.2), so IPv6 packets to groups get none.
-//! - Addresses that RFC 1122 §3.2.2 names get none: class E, and loopback as a destination.
+//! - Addresses that RFC 1122 §3.2.2 names get none: all of network zero and class E, and none of them is a source.
 //! - The message begins with a TTL of at least 64. The kernel gives it what the packet had left, so that a probe whose TTL is just
 //!   used up here (tracepath) would never hear of it.
 
@@ -112,8 +113,8 @@ pub fn reply(frame: &[u8], type_at: usize, mtu: u32, out: &mut [u8]) -> Option<u
 }
 
 /// Whether the packet is an ICMP error; `None` where it is ICMP but its type is not there.
-/// "An ICMPv6 error message MUST NOT be originated as a result of receiving [...] an ICMPv6 error message [or] an ICMPv6 redirect
-/// message" (RFC 4443 §2.4 e); RFC 1122 §3.2.2 says the same of "an ICMP error message".
+/// RFC 4443 §2.4 e: not about "an ICMPv6 error message" nor "an ICMPv6 redirect message"; RFC 1122 §3.2.2: not about "an ICMP error
+/// message".
 fn is_error(frame: &[u8], ip: &Ip) -> Option<bool> {
     let kind = || frame.get(ip.l4..ip.end)?.first();
     Some(match (ip.version, ip.protocol) {

@@ -73,8 +73,9 @@ fn payload(frame: &[u8], type_at: usize) -> Option<(EtherType, usize)> {
 #[derive(Debug)]
 pub(crate) struct Message {
     at: usize,
-    /// The source of the frame.
+    /// Source of the frame, and whether it went to a group.
     from: MacAddr,
+    to_group: bool,
     kind: Kind,
 }
 
@@ -99,8 +100,8 @@ pub(crate) struct Claim {
 impl Message {
     /// The message in a frame that [`concerns`] us; `None` where its receivers would not believe it.
     pub(crate) fn parse(frame: &[u8], type_at: usize) -> Option<Self> {
-        let [s0, s1, s2, s3, s4, s5] = *frame.get(6..ADDRS_LEN)?.first_chunk()?;
-        let from = MacAddr::from_octets([s0, s1, s2, s3, s4, s5]);
+        let to = MacAddr::from_octets(*frame.first_chunk()?);
+        let from = MacAddr::from_octets(*frame.get(6..)?.first_chunk()?);
         let (ethertype, at) = payload(frame, type_at)?;
         let bytes = frame.get(at..)?;
         let kind = match ethertype {
@@ -108,7 +109,7 @@ impl Message {
             EtherType::IPV6 => neighbour_discovery(bytes)?,
             _ => return None,
         };
-        Some(Self { at, from, kind })
+        Some(Self { at, from, to_group: to.is_group(), kind })
     }
 
     /// The address that an answer is wanted for.
@@ -123,7 +124,8 @@ impl Message {
             Kind::Solicitation { source, target, .. } => (source.into(), target.into()),
             _ => return None,
         };
-        (self.from.is_station() && is_station(source) && source != target).then_some(target)
+        let asks = self.to_group && self.from.is_station() && is_station(source) && source != target;
+        asks.then_some(target)
     }
 
     /// The address that its sender asks about, also where it only looks whether somebody has it: the one who has it answers those too

@@ -89,6 +89,38 @@ fn a_topology_of_five_mistakes_reports_five_and_changes_nothing() {
 }
 
 #[test]
+fn the_mistakes_of_tunnels_and_uplinks_are_told_with_their_lines() {
+    let Some(net) = Net::new() else { return };
+    let place = Place::new();
+    let daemon = place.start(&net, &[]);
+    let topology = r#"[[bridge]]
+name = "br0"
+[[port]]
+name = "a"
+bridge = "br0"
+type = "vxlan"
+vlan_vni = { 4095 = 7 }
+remote = "2001:db8::2"
+ifname = "eth0"
+[[port]]
+name = "b"
+bridge = "br0"
+type = "geneve"
+local = "198.51.100.1"
+[[uplink]]
+name = "b"
+address = "198.51.100.1/30"
+gateway = "198.51.100.1"
+"#;
+    let (error, sentence) = daemon.refused("Apply", json!({ "topology": topology }));
+    assert_eq!(error, "io.tapway.Topology");
+    let line = |line: &str| line.strip_prefix("  line ")?.split(':').next()?.parse::<u32>().ok();
+    let lines: Vec<_> = sentence.lines().filter_map(line).collect();
+    assert_eq!(lines, [3, 7, 9, 10, 11, 18], "{sentence}");
+    assert_eq!(daemon.export(), "");
+}
+
+#[test]
 fn where_the_kernel_refuses_the_last_port_everything_before_it_is_undone() {
     let Some(net) = Net::new() else { return };
     let (place, a, b) = (Place::new(), net.host("a"), net.host("b"));

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::wire::{
     EtherType,
-    sample::{self, SOURCE, ethernet, naive_sum, pseudo_sum},
+    sample::{self, SOURCE, naive_sum, pseudo_sum},
 };
 
 const REQUEST: u8 = 1;
@@ -37,6 +37,13 @@ const OTHER_MAC: MacAddr = MacAddr::from_octets([2, 0, 0, 0, 0, 9]);
 
 fn asker() -> MacAddr {
     MacAddr::from_octets(SOURCE)
+}
+
+/// A frame to all stations.
+fn ethernet(tags: &[[u16; 2]], ethertype: EtherType, payload: &[u8]) -> Vec<u8> {
+    let mut frame = sample::ethernet(tags, ethertype, payload);
+    frame[..6].fill(0xff);
+    frame
 }
 
 fn arp_message(operation: u8, sha: MacAddr, spa: Ipv4Addr, tpa: Ipv4Addr) -> Vec<u8> {
@@ -145,9 +152,23 @@ fn a_solicitation_for_a_neighbour_is_answered_with_an_advertisement() {
     ];
     assert_eq!(reply, expected);
     assert_eq!(naive_sum(&[&pseudo_sum(&reply[14..], 32).to_be_bytes(), &reply[54..]].concat()), 0xffff);
-    // RFC 4861 §4.3: the address is a group's to resolve, and the target's own to verify that it can still be reached.
+    // What counts is that the frame goes to a group.
     let unicast = six(&nd_packet(SOLICITATION, 0, (ASKER6, IP6), IP6, None));
     assert_eq!(answer(&one(), &unicast, 12).unwrap(), expected);
+}
+
+#[test]
+fn a_question_to_one_station_is_left_to_that_station() {
+    for mut question in [arp(REQUEST, asker(), ASKER, IP), solicitation()] {
+        assert!(answer(&one(), &question, 12).is_some());
+        question[..6].copy_from_slice(&MAC.octets());
+        assert_eq!(answer(&one(), &question, 12), None);
+        assert_eq!(
+            snooping().snoop(0, &question, 12, secs(1)),
+            Snoop::New,
+            "and something is learned from it"
+        );
+    }
 }
 
 #[test]
@@ -186,7 +207,7 @@ fn what_is_no_question_for_a_neighbour_passes() {
     for (what, frame) in [
         // RFC 5227 §2.1.1: "The 'sender IP address' field MUST be set to all zeroes".
         ("an ARP probe", arp(REQUEST, asker(), nowhere, IP)),
-        // RFC 5227 §2.3: "the sender and target IP address fields are both set".
+        // RFC 5227 §2.3: "the sender and target IP addresses are both set to the host's newly selected IPv4 address".
         ("an ARP announcement", arp(REQUEST, asker(), IP, IP)),
         ("an ARP reply", arp(REPLY, asker(), ASKER, IP)),
         ("an inverse ARP request", arp(8, asker(), ASKER, IP)),
@@ -194,7 +215,7 @@ fn what_is_no_question_for_a_neighbour_passes() {
         ("a request from a group", arp(REQUEST, asker(), Ipv4Addr::new(224, 0, 0, 1), IP)),
         ("a request by the neighbour", arp(REQUEST, MAC, ASKER, IP)),
         ("a request by nobody", arp(REQUEST, MacAddr::ZERO, ASKER, IP)),
-        // RFC 4862 §5.4.2: "The solicitation's [...] source is set to the unspecified address".
+        // RFC 4862 §5.4.2: "the IP source is set to the unspecified address".
         ("a search for duplicates", nd(Ipv6Addr::UNSPECIFIED, IP6)),
         ("a solicitation for its own source", nd(IP6, IP6)),
         ("a solicitation for somebody else", nd(ASKER6, Ipv6Addr::LOCALHOST)),

@@ -1,0 +1,303 @@
+//! Plans, step by step, and a model that carries them out.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::arbitrary;
+
+const WORKERS: u16 = 2;
+
+fn topology(text: &str) -> Topology {
+    Topology::parse(text).unwrap().0
+}
+
+fn base() -> Topology {
+    topology(
+        r#"
+        bridge = [{ name = "br0" }, { name = "br1" }]
+        port = [{ name = "a", bridge = "br0" }, { name = "b", bridge = "br0", access = 10 }]
+        fdb = [
+            { mac = "02:00:00:00:00:01", bridge = "br0", port = "a" },
+            { mac = "02:00:00:00:00:02", bridge = "br0", vlan = 10, port = "b" },
+        ]"#,
+    )
+}
+
+fn words(plan: &[Change]) -> Vec<String> {
+    let said = |all: &[Difference]| all.iter().map(|d| format!(" {d}")).collect::<String>();
+    let word = |change: &Change| match change {
+        Change::AddBridge(b) => format!("+ bridge {}", b.name),
+        Change::SetBridge { new, differences, .. } => {
+            format!("~ bridge {}{}", new.name, said(differences))
+        }
+        Change::DelBridge(b) => format!("- bridge {}", b.name),
+        Change::AddPort(p) => format!("+ port {}", p.name),
+        Change::SetPort { new, differences, .. } => format!("~ port {}{}", new.name, said(differences)),
+        Change::DelPort { port, differences } => format!("- port {}{}", port.name, said(differences)),
+        Change::AddFdb(f) => format!("+ fdb {}", f.key()),
+        Change::SetFdb { new, differences, .. } => format!("~ fdb {}{}", new.key(), said(differences)),
+        Change::DelFdb(f) => format!("- fdb {}", f.key()),
+        Change::AddUplink(u) => format!("+ uplink {}", u.name),
+        Change::DelUplink { uplink, differences } => {
+            format!("- uplink {}{}", uplink.name, said(differences))
+        }
+        Change::AddNeigh(n) => format!("+ neigh {}", n.key()),
+        Change::SetNeigh { new, differences, .. } => {
+            format!("~ neigh {}{}", new.key(), said(differences))
+        }
+        Change::DelNeigh(n) => format!("- neigh {}", n.key()),
+    };
+    plan.iter().map(word).collect()
+}
+
+#[test]
+fn what_runs_already_needs_no_step() {
+    assert_eq!(plan(&base(), &base(), true, WORKERS), []);
+    let mut explicit = base();
+    explicit.port[0].options.queues = Some(WORKERS);
+    explicit.port.reverse();
+    assert_eq!(plan(&base(), &explicit, true, WORKERS), []);
+}
+
+#[test]
+fn from_nothing_bridges_come_before_ports_before_entries_and_go_the_other_way() {
+    let up = plan(&Topology::default(), &base(), false, WORKERS);
+    assert_eq!(
+        words(&up),
+        [
+            "+ bridge br0",
+            "+ bridge br1",
+            "+ port a",
+            "+ port b",
+            "+ fdb br0 vlan 0 02:00:00:00:00:01",
+            "+ fdb br0 vlan 10 02:00:00:00:00:02"
+        ]
+    );
+    let down = plan(&base(), &Topology::default(), true, WORKERS);
+    assert_eq!(
+        words(&down),
+        [
+            "- fdb br0 vlan 0 02:00:00:00:00:01",
+            "- fdb br0 vlan 10 02:00:00:00:00:02",
+            "- port a",
+            "- port b",
+            "- bridge br0",
+            "- bridge br1"
+        ]
+    );
+}
+
+#[test]
+fn without_prune_what_is_not_wanted_stays() {
+    assert_eq!(plan(&base(), &Topology::default(), false, WORKERS), []);
+}
+
+#[test]
+fn what_a_port_can_change_while_it_lives_is_changed_in_place() {
+    let mut desired = base();
+    desired.port[1].options = toml::from_str("trunk = \"10,20\"\nmtu = 9000").unwrap();
+    desired.bridge[0].options.fdb_limit = Some(9);
+    desired.fdb[0].sticky = true;
+    assert_eq!(
+        words(&plan(&base(), &desired, true, WORKERS)),
+        [
+            "~ bridge br0 fdb_limit: 65536 -> 9",
+            "~ port b access: 10 -> unset mtu: 1500 -> 9000 trunk: unset -> 10,20",
+            "~ fdb br0 vlan 0 02:00:00:00:00:01 sticky: off -> on"
+        ]
+    );
+}
+
+#[test]
+fn a_port_that_cannot_change_is_replaced_with_its_entries() {
+    let mut desired = base();
+    desired.port[0].options.queues = Some(1);
+    desired.fdb.remove(0);
+    let steps = ["- fdb br0 vlan 0 02:00:00:00:00:01", "- port a queues: 2 -> 1", "+ port a"];
+    assert_eq!(words(&plan(&base(), &desired, true, WORKERS)), steps);
+    let kept = [&steps[..], &["+ fdb br0 vlan 0 02:00:00:00:00:01"]].concat();
+    assert_eq!(words(&plan(&base(), &desired, false, WORKERS)), kept);
+}
+
+#[test]
+fn uplinks_stand_between_bridges_and_ports_and_neighbours_at_the_ends() {
+    let mut with = base();
+    let more = topology(
+        r#"
+        bridge = [{ name = "br0" }]
+        uplink = [{ name = "up0", address = "198.51.100.1/30" }]
+        neigh = [{ ip = "198.51.100.7", mac = "02:00:00:00:00:07", bridge = "br0", vlan = 10 }]"#,
+    );
+    (with.uplink, with.neigh) = (more.uplink, more.neigh);
+    let up = words(&plan(&Topology::default(), &with, false, WORKERS));
+    assert_eq!(up[2..4], ["+ uplink up0", "+ port a"]);
+    assert_eq!(up.last().unwrap(), "+ neigh br0 vlan 10 198.51.100.7");
+    let down = words(&plan(&with, &Topology::default(), true, WORKERS));
+    assert_eq!(down[0], "- neigh br0 vlan 10 198.51.100.7");
+    assert_eq!(down[4..6], ["- port b", "- uplink up0"]);
+
+    let mut changed = with.clone();
+    changed.uplink[0].options.mtu = Some(9000);
+    changed.neigh[0].mac = "02:00:00:00:00:08".parse().unwrap();
+    assert_eq!(
+        words(&plan(&with, &changed, false, WORKERS)),
+        [
+            "- uplink up0 mtu: 1500 -> 9000",
+            "+ uplink up0",
+            "~ neigh br0 vlan 10 198.51.100.7 mac: 02:00:00:00:00:07 -> 02:00:00:00:00:08"
+        ]
+    );
+}
+
+fn overlay(ports: &str, uplinks: &str) -> Topology {
+    topology(&format!("bridge = [{{ name = \"br0\" }}]\nuplink = [{uplinks}]\nport = [{ports}]"))
+}
+
+fn tunnel(name: &str, more: &str) -> String {
+    format!("{{ name = \"{name}\", bridge = \"br0\", type = \"vxlan\", local = \"198.51.100.1\", {more} }},")
+}
+
+#[test]
+fn a_tunnel_is_made_again_where_its_uplink_comes_goes_or_changes() {
+    let (t, uplink) = (tunnel("t", "vni = 7"), "{ name = \"up0\", address = \"198.51.100.1/30\" }");
+    let (without, with) = (overlay(&t, ""), overlay(&t, uplink));
+    let changed = overlay(&t, &uplink.replace(" }", ", mtu = 9000 }"));
+    let again = |running, desired, prune| words(&plan(running, desired, prune, WORKERS));
+    assert_eq!(again(&without, &with, false), ["- port t uplink: unset -> up0", "+ uplink up0", "+ port t"]);
+    assert_eq!(again(&with, &without, true), ["- port t uplink: up0 -> unset", "- uplink up0", "+ port t"]);
+    assert_eq!(again(&with, &without, false), [""; 0]);
+    let replaced = [
+        "- port t uplink: up0 -> up0 with mtu: 1500 -> 9000",
+        "- uplink up0 mtu: 1500 -> 9000",
+        "+ uplink up0",
+        "+ port t",
+    ];
+    assert_eq!(again(&with, &changed, true), replaced);
+    let mut nameless = changed.clone();
+    nameless.port.clear();
+    assert_eq!(again(&with, &nameless, false), replaced, "a port that is not named stays");
+}
+
+#[test]
+fn tunnels_can_swap_their_networks() {
+    let ports = |a: u32, b: u32| {
+        overlay(&(tunnel("a", &format!("vni = {a}")) + &tunnel("b", &format!("vni = {b}"))), "")
+    };
+    let swap = plan(&ports(7, 8), &ports(8, 7), false, WORKERS);
+    assert_eq!(words(&swap), ["- port a vni: 7 -> 8", "~ port b vni: 8 -> 7", "+ port a"]);
+    assert_eq!(words(&plan(&ports(7, 8), &ports(7, 9), false, WORKERS)), ["~ port b vni: 8 -> 9"]);
+}
+
+#[test]
+fn a_port_that_moves_to_another_bridge_leaves_its_entries() {
+    let mut desired = base();
+    desired.port[0].bridge = "br1".parse().unwrap();
+    desired.fdb.remove(0);
+    assert_eq!(
+        words(&plan(&base(), &desired, false, WORKERS)),
+        ["- fdb br0 vlan 0 02:00:00:00:00:01", "- port a bridge: br0 -> br1", "+ port a"]
+    );
+}
+
+/// What runs, which refuses what a switch refuses.
+#[derive(Clone, Debug)]
+struct Model(Topology);
+
+impl Model {
+    fn apply(&mut self, change: &Change) {
+        let Topology { bridge, uplink, port, fdb, neigh } = &mut self.0;
+        match change {
+            Change::AddBridge(b) => {
+                assert!(bridge.iter().all(|x| x.name != b.name));
+                bridge.push(b.clone());
+            }
+            Change::DelBridge(b) => {
+                assert!(port.iter().all(|p| p.bridge != b.name), "bridge in use");
+                assert!(neigh.iter().all(|n| n.bridge != b.name), "neighbours would be lost");
+                bridge.remove(bridge.iter().position(|x| x == b).expect("the bridge as described"));
+            }
+            Change::SetBridge { old, new, differences } => {
+                assert!(!differences.is_empty());
+                *bridge.iter_mut().find(|x| *x == old).expect("the bridge as described") = new.clone();
+            }
+            Change::AddPort(p) => {
+                assert!(port.iter().all(|x| x.name != p.name), "port exists");
+                assert!(bridge.iter().any(|b| b.name == p.bridge), "no such bridge");
+                assert!(port.iter().all(|x| p.clash(x).is_none()), "network in use");
+                port.push((**p).clone());
+            }
+            Change::DelPort { port: p, .. } => {
+                assert!(fdb.iter().all(|f| f.port != p.name), "port in use");
+                port.remove(port.iter().position(|x| *x == **p).expect("the port as described"));
+            }
+            Change::SetPort { old, new, differences } => {
+                assert!(!differences.is_empty() && old.immutable_differences(new, WORKERS).is_empty());
+                assert!(port.iter().all(|x| x.name == new.name || new.clash(x).is_none()), "network in use");
+                *port.iter_mut().find(|x| **x == **old).expect("the port as described") = (**new).clone();
+            }
+            Change::AddFdb(f) => {
+                assert!(fdb.iter().all(|x| x.key() != f.key()), "entry exists");
+                assert!(port.iter().any(|p| p.name == f.port && p.bridge == f.bridge), "no such port there");
+                fdb.push(f.clone());
+            }
+            Change::SetFdb { old, new, .. } => {
+                assert!(
+                    port.iter().any(|p| p.name == new.port && p.bridge == new.bridge),
+                    "no such port there"
+                );
+                *fdb.iter_mut().find(|x| *x == old).expect("the entry as described") = new.clone();
+            }
+            Change::DelFdb(f) => {
+                fdb.remove(fdb.iter().position(|x| x == f).expect("the entry as described"));
+            }
+            Change::AddUplink(u) => {
+                assert!(uplink.iter().all(|x| x.name != u.name), "uplink exists");
+                assert!(port.iter().all(|x| x.name != u.name), "a port has that name");
+                assert!(uplink.iter().all(|x| x.address.addr() != u.address.addr()), "address taken");
+                assert!(port.iter().all(|x| !x.uses(u)), "a tunnel runs without its uplink");
+                uplink.push((**u).clone());
+            }
+            Change::DelUplink { uplink: u, .. } => {
+                assert!(port.iter().all(|x| !x.uses(u)), "uplink in use");
+                uplink.remove(uplink.iter().position(|x| *x == **u).expect("the uplink as described"));
+            }
+            Change::AddNeigh(n) => {
+                assert!(neigh.iter().all(|x| x.key() != n.key()), "neighbour exists");
+                assert!(bridge.iter().any(|b| b.name == n.bridge), "no such bridge");
+                neigh.push(n.clone());
+            }
+            Change::SetNeigh { old, new, differences } => {
+                assert!(!differences.is_empty());
+                *neigh.iter_mut().find(|x| *x == old).expect("the neighbour as described") = new.clone();
+            }
+            Change::DelNeigh(n) => {
+                neigh.remove(neigh.iter().position(|x| x == n).expect("the neighbour as described"));
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_plan_leads_to_what_is_wanted_and_undoing_it_leads_back(
+        running in arbitrary::topology(), desired in arbitrary::topology(), prune in any::<bool>()
+    ) {
+        let steps = plan(&running, &desired, prune, WORKERS);
+        let mut model = Model(running.clone());
+        steps.iter().for_each(|step| model.apply(step));
+        prop_assert_eq!(plan(&model.0, &desired, prune, WORKERS), []);
+        if prune {
+            prop_assert_eq!(plan(&desired, &model.0, true, WORKERS), []);
+        } else {
+            let ports = running.port.iter().filter(|p| desired.port.iter().all(|d| d.name != p.name));
+            prop_assert!(ports.into_iter().all(|p| model.0.port.contains(p)));
+        }
+        steps.iter().rev().for_each(|step| model.apply(&step.undo()));
+        let mut before = running;
+        before.sort();
+        model.0.sort();
+        prop_assert_eq!(model.0, before);
+        let back = |step: &Change| matches!(step, Change::DelPort { .. } | Change::DelUplink { .. }) || step.undo().undo() == *step;
+        prop_assert!(steps.iter().all(back));
+    }
+}
