@@ -29,15 +29,15 @@ use tapway_dataplane::{
     netlink::Socket,
     offload,
     overlay::{
-        outer::{Addresses, Df, Fields, Outer, UdpChecksum},
-        uplink::{Arrival, Encapsulation, OuterChecksum, outbound},
+        outer::{Addresses, Df, Fields, Outer},
+        uplink::{Arrival, Envelope},
     },
     port::{
         Received, SendResult, TapQueue,
         tap::{Features, TapOptions},
         uplink::{Uplink, UplinkError},
     },
-    sys::udp::{Envelope, SendScratch},
+    sys::udp::{self, SendScratch},
     tick::Tick,
     wire::MacAddr,
 };
@@ -177,29 +177,17 @@ impl Relay<'_> {
             (IpAddr::V6(source), IpAddr::V6(destination)) => Addresses::V6 { source, destination },
             other => panic!("{other:?}"),
         };
-        let outer = Outer::new(path.mac, to, addresses, 4789);
-        let around = Encapsulation {
-            v6: self.remote.is_ipv6(),
-            l4: (outer.len() - 8) as u16,
-            len: (outer.len() + 8) as u16,
-            udp_csum: self.udp_csum,
-        };
-        assert!(path.caps.take_tunnelled(state, usize::from(around.len) - 14 + inner.len(), self.udp_csum));
-        let (said, csum) = outbound(&path.caps, &around, state, 14);
-        self.seen.tunnel_out += usize::from(said.tunnel.is_some());
-        let mut word = [0; 2];
-        let [a, b] = csum.covers([inner, &[]], &mut word);
-        let slices = [&VXLAN[..], a, b];
-        let checksum = match csum {
-            OuterChecksum::Zero => UdpChecksum::Zero,
-            OuterChecksum::Partial => UdpChecksum::Partial,
-            OuterChecksum::Local { .. } | OuterChecksum::Complete => UdpChecksum::Complete(&slices),
-        };
-        let mut head = [0; 70];
+        let outer = Outer::new(path.mac, MacAddr::ZERO, addresses, 4789);
         let fields = Fields { source_port: 50_000, tos: 0, ttl: 64, df: Df::Set };
-        let len = outer.write(&fields, 8 + inner.len(), checksum, &mut head).unwrap();
-        head[len..len + 8].copy_from_slice(&VXLAN);
-        send(&self.up, said.to_vnet().as_bytes(), [&head[..len + 8], inner]);
+        let envelope =
+            Envelope { outer: &outer, to, fields: &fields, tunnel: &VXLAN, udp_csum: self.udp_csum };
+        assert!(path.takes(&envelope, state, inner.len()));
+        let mut head = [0; 100];
+        let len = path.seal(&envelope, [inner, &[]], state, 14, &mut head).unwrap();
+        self.seen.tunnel_out += usize::from(head[1] & 0x60 != 0);
+        let parts = [IoSlice::new(&head[..len]), IoSlice::new(inner)];
+        let result = self.up.send(&parts);
+        assert!(matches!(result, SendResult::Sent | SendResult::Full), "{result:?}");
     }
 }
 
@@ -306,6 +294,8 @@ fn without_a_gateway_the_interface_itself_is_the_next_hop() {
 fn an_adopted_interface_stays_without_the_address_and_the_route() {
     in_netns(|| {
         ip("tuntap add up0 mode tap vnet_hdr");
+        drop(uplink("198.51.100.1/30", Some("198.51.100.2"))); // as a daemon that is killed
+        assert!(shown("-4 route show").contains("up0"));
         uplink("198.51.100.1/30", Some("198.51.100.2")).destroy().unwrap();
         assert_eq!(names(), ["lo", "up0"]);
         assert!(shown("-4 address show dev up0").trim().is_empty());
@@ -447,7 +437,7 @@ fn a_train_that_a_socket_sent_at_once_comes_as_one_frame_with_its_stride() {
         let mut out = SendScratch::default();
         let mut found = None;
         wait_until("received", || {
-            let envelope = Envelope { to, tos: 0, ttl: 0, segment: Some(1200) };
+            let envelope = udp::Envelope { to, tos: 0, ttl: 0, segment: Some(1200) };
             let _ = out.send(socket.as_fd(), [(envelope, [&payload[..]].into_iter())].into_iter());
             batch.clear();
             queue.recv(&mut batch, &counters, None);
