@@ -27,7 +27,7 @@ use tapway_dataplane::{
     engine::{self, Engine, Opener},
     frame::{Batch, Checksum, Offload, UplinkOffload},
     netlink::Socket,
-    offload,
+    offload::{self, MAX_HEADERS, Split},
     overlay::{
         outer::{Addresses, Df, Fields, Outer},
         uplink::{Arrival, Envelope},
@@ -181,13 +181,28 @@ impl Relay<'_> {
         let fields = Fields { source_port: 50_000, tos: 0, ttl: 64, df: Df::Set };
         let envelope =
             Envelope { outer: &outer, to, fields: &fields, tunnel: &VXLAN, udp_csum: self.udp_csum };
-        assert!(path.takes(&envelope, state, inner.len()));
         let mut head = [0; 100];
-        let len = path.seal(&envelope, [inner, &[]], state, 14, &mut head).unwrap();
-        self.seen.tunnel_out += usize::from(head[1] & 0x60 != 0);
-        let parts = [IoSlice::new(&head[..len]), IoSlice::new(inner)];
-        let result = self.up.send(&parts);
-        assert!(matches!(result, SendResult::Sent | SendResult::Full), "{result:?}");
+        let mut leave = |inner: [&[u8]; 2], state: &Offload| {
+            assert!(path.takes(&envelope, state, inner[0].len() + inner[1].len()));
+            let len = path.seal(&envelope, inner, state, 14, &mut head).unwrap();
+            let parts = [IoSlice::new(&head[..len]), IoSlice::new(inner[0]), IoSlice::new(inner[1])];
+            let result = self.up.send(&parts);
+            assert!(matches!(result, SendResult::Sent | SendResult::Full), "{result:?}");
+        };
+        if path.takes(&envelope, state, inner.len()) {
+            leave([inner, &[]], state);
+            self.seen.tunnel_out += usize::from(state.gso.is_some());
+        } else if state.gso.is_some() {
+            let (split, mut header) = (Split::plan(inner, state).unwrap(), [0; MAX_HEADERS]);
+            for n in 0..split.count() {
+                let payload = &inner[split.segment(n, &mut header)];
+                leave([&header[..split.header_len()], payload], &Offload::NONE);
+            }
+        } else if let Checksum::Partial { start, offset } = state.csum {
+            let mut inner = inner.to_vec();
+            offload::checksum::complete(&mut inner, start.into(), offset.into()).unwrap();
+            leave([&inner, &[]], &Offload::NONE);
+        }
     }
 }
 
@@ -352,41 +367,57 @@ fn transfer(from: &Container, to: &Container, address: Ipv4Addr, sent: &[u8]) ->
     received
 }
 
+/// TCP both ways between a station of the switch and a kernel vxlan device; what the relay has seen of it.
+/// `None` where the kernel has not what is to be tried.
+fn tcp_both_ways(six: bool, udp_csum: bool, offload: bool) -> Option<Seen> {
+    let peer = kernel_peer(six, udp_csum);
+    let station = Container::new();
+    let addresses = vec![format!("{STATION}/25").parse().unwrap()];
+    let mut tap = open(&TapOptions { addresses, mtu: Some(1420), ..t0(&station) });
+    let (address, gateway, remote): (_, _, IpAddr) = match six {
+        false => ("198.51.100.1/30", "198.51.100.2", PEER_VTEP.into()),
+        true => ("2001:db8:1::1/64", "2001:db8:1::2", PEER_VTEP6.into()),
+    };
+    let mut uplink = uplink_with(TapOptions { offload, ..up0() }, address, Some(gateway));
+    if offload && !uplink.caps().tunnel_csum {
+        println!("skipped: this kernel has no UDP tunnel GSO for TAPs (Linux 6.17 has)");
+        return None;
+    }
+    assert_eq!(uplink.tap().vnet_header_len(), if offload { 24 } else { 0 });
+    let up = uplink.take_queues().remove(0);
+    let relay = Relay {
+        uplink: &uplink,
+        up,
+        station: Some(tap.take_queues().remove(0)),
+        remote,
+        udp_csum,
+        start: Instant::now(),
+        seen: Seen::default(),
+    };
+    let sent: Vec<u8> = (0..4_000_000u32).map(|n| (n ^ (n >> 8) ^ (n >> 16)) as u8).collect();
+    Some(while_relayed(relay, || {
+        assert!(transfer(&station, &peer, PEER, &sent) == sent, "to the peer");
+        assert!(transfer(&peer, &station, STATION, &sent) == sent, "from the peer");
+    }))
+}
+
 #[test]
 fn tcp_to_a_kernel_vxlan_device_passes_in_whole_super_frames_both_ways() {
     for (six, udp_csum) in [(false, false), (false, true), (true, true), (true, false)] {
         in_netns(move || {
-            let peer = kernel_peer(six, udp_csum);
-            let station = Container::new();
-            let addresses = vec![format!("{STATION}/25").parse().unwrap()];
-            let mut tap = open(&TapOptions { addresses, mtu: Some(1420), ..t0(&station) });
-            let (address, gateway, remote): (_, _, IpAddr) = match six {
-                false => ("198.51.100.1/30", "198.51.100.2", PEER_VTEP.into()),
-                true => ("2001:db8:1::1/64", "2001:db8:1::2", PEER_VTEP6.into()),
-            };
-            let mut uplink = uplink(address, Some(gateway));
-            if !uplink.caps().tunnel_csum {
-                println!("skipped: this kernel has no UDP tunnel GSO for TAPs (Linux 6.17 has)");
-                return;
-            }
-            assert_eq!(uplink.tap().vnet_header_len(), 24);
-            let up = uplink.take_queues().remove(0);
-            let relay = Relay {
-                uplink: &uplink,
-                up,
-                station: Some(tap.take_queues().remove(0)),
-                remote,
-                udp_csum,
-                start: Instant::now(),
-                seen: Seen::default(),
-            };
-            let sent: Vec<u8> = (0..4_000_000u32).map(|n| (n ^ (n >> 8) ^ (n >> 16)) as u8).collect();
-            let seen = while_relayed(relay, || {
-                assert!(transfer(&station, &peer, PEER, &sent) == sent, "to the peer");
-                assert!(transfer(&peer, &station, STATION, &sent) == sent, "from the peer");
-            });
+            let Some(seen) = tcp_both_ways(six, udp_csum, true) else { return };
             assert!(seen.tunnel_out > 10 && seen.tunnel_in > 10, "{seen:?}");
             assert!(seen.longest_in > 9000, "{seen:?}");
+        });
+    }
+}
+
+#[test]
+fn tcp_to_a_kernel_vxlan_device_passes_in_segments_where_the_kernel_takes_nothing_else() {
+    for (six, udp_csum) in [(false, false), (false, true), (true, true)] {
+        in_netns(move || {
+            let seen = tcp_both_ways(six, udp_csum, false).unwrap();
+            assert_eq!((seen.tunnel_out, seen.tunnel_in), (0, 0), "{seen:?}");
         });
     }
 }
