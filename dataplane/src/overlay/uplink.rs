@@ -1,7 +1,7 @@
 //! Frames of an uplink: whole packets of the underlay, with what the kernel says of them and is to be told.
 //!
 //! Owns what a frame is that comes in, and what stands in the virtio header and in the outer UDP checksum of one that leaves. The outer
-//! headers themselves are in [`outer`](super::outer); what is in the tunnel is not looked at.
+//! headers themselves are in [`outer`]; what is in the tunnel is not looked at.
 //!
 //! A super-frame stays one both ways, where the kernel has UDP tunnel GSO (Linux 6.17): the inner packet with its partial
 //! checksum, the outer headers once, and the positions of both in the longer virtio header. Where the kernel has not, or the outer packet would be
