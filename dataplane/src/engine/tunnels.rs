@@ -192,7 +192,7 @@ impl Engine {
         let options = &spec.options;
         let encap = match need.kind {
             PortType::Geneve => {
-                Encap::Geneve { options: geneve::options(&options.option).unwrap_or_default().into() }
+                Encap::Geneve { options: geneve::options(&options.option).unwrap_or_default() }
             }
             _ => {
                 let group = options.gbp_id.unwrap_or_default();
