@@ -400,17 +400,25 @@ impl Parser<'_> {
     /// Two tunnels that take the same packets.
     fn refuse_shared_networks(&mut self, ports: &[Draft<PortSpec>]) {
         let keys = ["name", "type", "local", "dst_port", "netns", "vni", "vlan_vni"];
-        let mut before = BTreeMap::<_, Vec<&PortSpec>>::new();
+        // Those with which a port can clash at all: thousands may share an address.
+        let mut of_network = BTreeMap::<_, Vec<&PortSpec>>::new();
+        let mut of_type = BTreeMap::<_, Vec<&PortSpec>>::new();
         for draft in ports.iter().filter(|draft| draft.knows(&keys)) {
-            let port = &draft.spec;
-            let Some(local) = port.options.local else { continue };
-            let others = before.entry((local, port.options.dst_port_or_default())).or_default();
+            let (port, options) = (&draft.spec, &draft.spec.options);
+            let Some(local) = options.local else { continue };
+            let place = (local, options.dst_port_or_default());
+            let mut others = of_type.get(&place).cloned().unwrap_or_default();
+            others.extend(options.networks().filter_map(|vni| of_network.get(&(place, vni))).flatten());
             if let Some(why) = others.iter().filter(|o| o.name != port.name).find_map(|o| port.clash(o)) {
                 let key = ["vni", "vlan_vni", "local"].into_iter().find(|key| draft.read.contains_key(*key));
                 let line = key.map_or(draft.line, |key| draft.line_of(key));
                 self.mistake(line, format!("port \"{}\": {why}", port.name));
             }
-            others.push(port);
+            let like = |o: &&PortSpec| o.options.kind == options.kind && o.options.netns == options.netns;
+            if !others.iter().any(like) {
+                of_type.entry(place).or_default().push(port);
+            }
+            options.networks().for_each(|vni| of_network.entry((place, vni)).or_default().push(port));
         }
     }
 

@@ -203,11 +203,11 @@ pub struct PortOptions {
     #[serde(default, skip_serializing_if = "VlanVni::is_empty")]
     #[allow(missing_docs)]
     pub vlan_vni: VlanVni,
-    /// Address of this end
+    /// Address of this end, which a tunnel needs
     #[arg(long, value_name = "IP", value_parser = tunnel::ip, help_heading = tunnel::HEADING)]
     #[serde(default, deserialize_with = "tunnel::maybe_ip", skip_serializing_if = "Option::is_none")]
     pub local: Option<IpAddr>,
-    /// Address of another end, to which what is flooded goes too; may be given several times
+    /// Address of another end, what is flooded goes to each; may be given several times
     #[arg(long, value_name = "IP", value_parser = tunnel::ip, help_heading = tunnel::HEADING)]
     #[serde(default, deserialize_with = "tunnel::ips", skip_serializing_if = "Vec::is_empty")]
     pub remote: Vec<IpAddr>,

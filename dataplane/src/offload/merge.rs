@@ -73,7 +73,7 @@ pub struct Limits {
 /// They do not overlap; behind each, up to the next or to the end of its slot, are octets that nobody needs.
 ///
 /// Of the offload state that a frame has beforehand:
-/// - Unknown: it is verified, as in [`verify`]. A super-frame of [`GsoKind::Udp`] beside it is not the frame's state but a hint: the control
+/// - Unknown: it is verified, as in [`verify()`]. A super-frame of [`GsoKind::Udp`] beside it is not the frame's state but a hint: the control
 ///   message `UDP_GRO` of its datagram, which says the octets of payload of each inner datagram where a kernel on this machine has
 ///   left the inner super-frame whole. It becomes the frame's state where the frame turns out to be that, and vanishes otherwise.
 /// - Good: it is believed of the transport checksum, and the frame may be merged.

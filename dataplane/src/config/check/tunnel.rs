@@ -1,6 +1,6 @@
 //! What makes sense for the types of a port: which keys each has, and how those of a tunnel go together.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{Problem, is_interface_name, no_host, out_of_range};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
         keys::{keys_of, missing},
         spec::{FdbSpec, PortOptions, PortSpec, PortType, UplinkSpec},
     },
-    wire::geneve,
+    wire::{Vni, geneve},
 };
 
 const TAP: &[PortType] = &[PortType::Tap];
@@ -174,20 +174,27 @@ impl PortSpec {
     /// Why two tunnels cannot be there together: both take what comes to one address and port in one namespace.
     pub fn clash(&self, other: &Self) -> Option<String> {
         let (a, b) = (&self.options, &other.options);
-        let at =
-            |o: &PortOptions| (o.netns.as_ref().map(ToString::to_string), o.local, o.dst_port_or_default());
-        let tunnels = a.kind_or_default().is_tunnel() && b.kind_or_default().is_tunnel();
-        let local = a.local.filter(|_| tunnels && at(a) == at(b))?;
-        let place = format!("{local} port {}", a.dst_port_or_default());
+        let at = |o: &PortOptions| (o.kind_or_default().is_tunnel(), o.local, o.dst_port_or_default());
+        // Asked of every pair, so what tells most of them apart goes first.
+        let local = a.local.filter(|_| at(a) == at(b) && a.netns == b.netns)?;
+        let place = || format!("{local} port {}", a.dst_port_or_default());
         if a.kind_or_default() != b.kind_or_default() {
-            return Some(format!("{place} is that of port \"{}\", which is of another type", other.name));
+            return Some(format!("{} is that of port \"{}\", which is of another type", place(), other.name));
         }
-        let vnis = |o: &PortOptions| {
-            o.vni.into_iter().chain(o.vlan_vni.iter().map(|(_, vni)| vni)).collect::<Vec<_>>()
+        let vni = if b.vlan_vni.is_empty() {
+            a.networks().find(|vni| b.vni == Some(*vni))?
+        } else {
+            let theirs: BTreeSet<_> = b.networks().collect();
+            a.networks().find(|vni| theirs.contains(vni))?
         };
-        let theirs: std::collections::BTreeSet<_> = vnis(b).into_iter().collect();
-        let vni = vnis(a).into_iter().find(|vni| theirs.contains(vni))?;
-        Some(format!("VNI {vni} at {place} is that of port \"{}\"", other.name))
+        Some(format!("VNI {vni} at {} is that of port \"{}\"", place(), other.name))
+    }
+}
+
+impl PortOptions {
+    /// All networks of a tunnel.
+    pub(in crate::config) fn networks(&self) -> impl Iterator<Item = Vni> + '_ {
+        self.vni.into_iter().chain(self.vlan_vni.iter().map(|(_, vni)| vni))
     }
 }
 

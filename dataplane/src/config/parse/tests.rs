@@ -291,6 +291,22 @@ remote = "2001:db8::2"
 }
 
 #[test]
+fn among_ten_thousand_tunnels_the_one_that_takes_the_network_of_another_is_found() {
+    let mut text = "[[bridge]]\nname = \"br0\"\n".to_owned();
+    for n in 0..10_000 {
+        text += &format!(
+            "[[port]]\nname = \"t{n}\"\nbridge = \"br0\"\ntype = \"vxlan\"\nlocal = \"198.51.100.1\"\nvni = {n}\n"
+        );
+    }
+    assert_eq!(Topology::parse(&text).unwrap().0.port.len(), 10_000);
+    let last = text.replace("vni = 9999\n", "vni = 7\n");
+    assert_eq!(
+        mistakes(&last),
+        ["line 60002: port \"t9999\": VNI 7 at 198.51.100.1 port 4789 is that of port \"t7\""]
+    );
+}
+
+#[test]
 fn tables_are_written_with_two_brackets() {
     let text = "mtu = 5\n[bridge]\nname = \"br0\"\n[port.a]\nx = 1\n[foo]\n[[bar]]\n[[bar]]\n[[ports]]\n";
     assert_eq!(

@@ -145,6 +145,11 @@ fn split(batch: &Batch) -> Vec<Vec<Vec<u8>>> {
     (0..batch.len()).map(segments).collect()
 }
 
+/// How many segments are in each frame of a batch.
+fn sizes(batch: &Batch) -> Vec<usize> {
+    split(batch).iter().map(Vec::len).collect()
+}
+
 /// Merges frames and says how many are in each that is left, which must be the very same in the order of `frames`.
 fn merged(frames: &[Vec<u8>], lie: Lie) -> Vec<usize> {
     let mut batch = batch_of(frames, lie);
@@ -343,7 +348,7 @@ fn identifications_count_up_or_are_all_one() {
             .collect();
         let mut batch = batch_of(&frames, Lie::Apart);
         merge(&mut batch, &LIMITS);
-        split(&batch).iter().map(Vec::len).collect::<Vec<_>>()
+        sizes(&batch)
     };
     assert_eq!(send(true, &[0xffff, 0, 1, 2]), [4]);
     assert_eq!(send(false, &[0xffff, 0, 1, 2]), [4]);
@@ -406,14 +411,18 @@ fn what_cannot_be_merged_closes_the_super_frame_of_its_flow_alone() {
 fn a_fragment_closes_the_super_frames_of_its_protocol_between_its_hosts() {
     let mut tcp = Sender::new(true, false);
     let mut udp = Sender::new(false, false);
+    let mut other = Sender { port: 1, ..udp.clone() };
     let mut frames =
-        vec![tcp.send(100, 0), udp.send(100, 0), udp.send(100, 0), tcp.send(100, 0), udp.send(100, 0)];
+        [tcp.send(100, 0), udp.send(100, 0), other.send(100, 0), tcp.send(100, 0), udp.send(100, 0)];
+    let mut batch = batch_of(&frames, Lie::Apart);
+    merge(&mut batch, &LIMITS);
+    assert_eq!(sizes(&batch), [2, 2, 1], "as they are");
     let fragment = &mut frames[2];
     fragment[20] = 0x20;
     finish(fragment);
     let mut batch = batch_of(&frames, Lie::Apart);
     merge(&mut batch, &LIMITS);
-    assert_eq!(split(&batch).iter().map(Vec::len).collect::<Vec<_>>(), [2, 1, 1, 1]);
+    assert_eq!(sizes(&batch), [2, 1, 1, 1]);
     assert_eq!(batch.frame(2).offload, Offload::NONE);
 }
 
@@ -426,7 +435,7 @@ fn frames_of_two_remotes_are_not_merged() {
         batch.frame_mut(n).remote = Some(RemoteIdx(n as u16 / 2));
     }
     merge(&mut batch, &LIMITS);
-    assert_eq!(split(&batch).iter().map(Vec::len).collect::<Vec<_>>(), [2, 2]);
+    assert_eq!(sizes(&batch), [2, 2]);
     assert_eq!(batch.frame(1).remote, Some(RemoteIdx(1)));
 }
 

@@ -104,14 +104,21 @@ impl Packet {
             return (self.version == Version::V4).then_some(good);
         }
         let pseudo = self.addresses_sum(frame)?.add(u16::from(self.protocol())).add32(len as u32);
-        if field == pseudo.fold() {
-            // Right by chance, it comes out the same when it is finished: the sum over all but itself is its complement.
-            let complete = self.l4 + len == frame.len();
-            return complete.then(|| self.partial(frame, hint, limits));
+        if field == pseudo.fold() && self.l4 + len == frame.len() {
+            let partial = self.partial(frame, hint, limits);
+            // Right by chance, a super-frame's checksum comes out the same when it is finished: it need not be summed up to be told apart.
+            if partial.gso.is_some() || !self.is_right(pseudo, transport) {
+                return Some(partial);
+            }
         }
-        // Behind options the address may not be the one that the checksum is over: the receiver knows.
-        let right = self.plain && pseudo.and(Sum::of(transport.get(..len)?)).fold() == 0xffff;
-        right.then_some(good)
+        self.is_right(pseudo, transport.get(..len)?).then_some(good)
+    }
+
+    /// Whether the checksum over the pseudo-header and `covered` is right. Never behind options: there the address may not be the one
+    /// that it is over, and the receiver knows.
+    #[inline]
+    fn is_right(&self, pseudo: Sum, covered: &[u8]) -> bool {
+        self.plain && pseudo.and(Sum::of(covered)).fold() == 0xffff
     }
 
     /// Whether the sum over the header of IPv4 is right; IPv6 has none.

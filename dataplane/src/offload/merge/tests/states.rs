@@ -115,7 +115,7 @@ fn a_state_that_is_known_already_is_kept() {
         batch.frame_mut(n).offload = GOOD;
     }
     merge(&mut batch, &LIMITS);
-    assert_eq!(split(&batch).iter().map(Vec::len).collect::<Vec<_>>(), [4]);
+    assert_eq!(sizes(&batch), [4]);
     // Of the header of IPv4 it says nothing.
     let mut batch = batch_of(&frames, Lie::Apart);
     for n in 0..4 {
@@ -123,7 +123,7 @@ fn a_state_that_is_known_already_is_kept() {
     }
     batch.bytes_mut(3)[24] ^= 1;
     merge(&mut batch, &LIMITS);
-    assert_eq!(split(&batch).iter().map(Vec::len).collect::<Vec<_>>(), [3, 1]);
+    assert_eq!(sizes(&batch), [3, 1]);
     assert_eq!(batch.frame(1).offload, Offload::NONE);
 }
 
@@ -180,6 +180,31 @@ fn a_checksum_in_the_other_form_of_zero_stays_as_it_is() {
         assert_eq!(verify(frame, None, &LIMITS), GOOD);
     }
     assert_eq!(merged(&frames, Lie::Apart), [1, 1]);
+}
+
+#[test]
+fn a_right_checksum_that_equals_the_pseudo_header_sum_is_right() {
+    for mut sender in Sender::all() {
+        let mut frames = [sender.send(100, 0), sender.send(100, 0)];
+        for frame in &mut frames {
+            let last = frame.len() - 2;
+            put(frame, last, 0);
+            finish_with(frame, |_, sum| sum);
+            let field = at(frame).1 + if sender.tcp { 16 } else { 6 };
+            let sum = be16(frame, field).unwrap();
+            finish_with(frame, |pseudo, _| pseudo);
+            let pseudo = be16(frame, field).unwrap();
+            // The word that makes the sum the complement of the pseudo-header sum.
+            let parts = [!pseudo, sum].map(u16::to_be_bytes);
+            put(frame, last, sample::naive_sum(parts.as_flattened()));
+            finish_with(frame, |pseudo, sum| {
+                assert_eq!(sum, pseudo);
+                sum
+            });
+            assert_eq!(verify(frame, None, &LIMITS), GOOD);
+        }
+        assert_eq!(merged(&frames, Lie::Apart), [2], "{sender:?}");
+    }
 }
 
 #[test]
