@@ -320,6 +320,18 @@ fn a_known_neighbour_costs_the_underlay_nothing() {
 }
 
 #[test]
+fn what_comes_faster_than_it_is_taken_is_counted() {
+    let mut net = mesh(2);
+    net.underlay.set_depth(10);
+    for n in 0..30 {
+        assert!(net.switches[0].end("p0", 0).send(&frame(ALL, n + 1), Offload::NONE));
+    }
+    let arrived = net.run();
+    assert_eq!(arrived.iter().filter(|(switch, port, _)| (*switch, &**port) == (1, "p0")).count(), 10);
+    assert_eq!(net.switches[1].all_drops(), [("underlay_overflow".to_owned(), 20)].into());
+}
+
+#[test]
 fn a_super_frame_is_one_again_at_the_other_site() {
     for trains in [false, true] {
         let mut net = Network::with(2, 1, |_| Caps::ALL);
