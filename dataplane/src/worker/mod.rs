@@ -19,7 +19,7 @@ use uplink::UplinkArrivals;
 
 use crate::{
     clock::Clock,
-    counters::{Counter, PortCounters},
+    counters::{Counter, DropReason, PortCounters},
     forward::{Env, Scratch, Silent, TxPlan, forward},
     frame::{BATCH, Batch, Datagram},
     index::{PortIdx, RemoteIdx, TxSetIdx, VtepIdx},
@@ -482,6 +482,10 @@ impl Worker {
         self.batch.clear();
         self.datagrams.clear();
         let received = listening.rx.recv(&mut self.batch, &mut self.datagrams, known.stats.of(self.index));
+        let lost = listening.rx.overflowed();
+        if lost > 0 {
+            known.stats.of(self.index).drop_many(DropReason::UnderlayOverflow, lost);
+        }
         if !self.datagrams.is_empty() {
             self.gauge.batches.add(1);
             self.decapsulate(vtep);
