@@ -66,6 +66,16 @@ fn vlan_mode(options: &PortOptions) -> VlanMode {
 }
 
 impl PortState {
+    /// Longest IP packet that may leave by it: what an operator says, and else what is behind it takes.
+    pub(super) fn mtu(&self) -> u32 {
+        match (&self.tunnel, self.spec.options.mtu) {
+            (_, Some(mtu)) => mtu,
+            // A tunnel has a limit for each remote, and tells senders of it.
+            (Some(_), None) => u32::MAX,
+            (None, None) => self.spec.options.mtu_or_default(),
+        }
+    }
+
     /// What the packet path is to know of the port.
     pub(super) fn compile(&self, bridge: &BridgeState) -> snapshot::Port {
         let options = &self.spec.options;
@@ -80,7 +90,7 @@ impl PortState {
             isolated: options.isolated_or_default().0,
             locked: options.locked_or_default().0,
             mac_limit: options.mac_limit_or_default(),
-            mtu: options.mtu_or_default(),
+            mtu: self.mtu(),
             caps: self.backend.caps(),
             storm: self.storm.clone(),
             secure: self.secure.clone(),

@@ -3,6 +3,7 @@
 use super::{
     Engine,
     ports::{Oper, PortState},
+    tunnels::TunnelState,
 };
 use crate::{
     api::{
@@ -37,12 +38,23 @@ impl Engine {
                 ));
             }
             let offloads = offload_words(&state.backend.caps());
-            if state.spec.options.offload_or_default().0 {
+            // Over sockets a tunnel asks for nothing; what an uplink does without, that says itself.
+            if state.spec.options.offload_or_default().0 && state.tunnel.is_none() {
                 let lacking: Vec<&str> =
                     offload_words(&Caps::ALL).into_iter().filter(|word| !offloads.contains(word)).collect();
                 if !lacking.is_empty() {
                     notices.push(format!("port {name} does without {}", lacking.join(", ")));
                 }
+            }
+        }
+        for (name, state) in &self.uplinks {
+            if let Oper::Down(reason) = &state.oper {
+                notices.push(format!("uplink {name} is down: {reason}"));
+            }
+            if state.spec.options.offload_or_default().0 && !state.uplink.caps().tunnel {
+                notices.push(format!(
+                    "uplink {name}: this kernel takes no super-frames in tunnels (Linux 6.17); they leave in segments"
+                ));
             }
         }
         notices.extend(self.damped_notices());
@@ -132,7 +144,10 @@ impl Engine {
             ifname: (!tunnel).then(|| state.backend.ifname()),
             netns: options.netns.clone(),
             mac: state.backend.mac(),
-            mtu: options.mtu_or_default(),
+            mtu: match &state.tunnel {
+                Some(TunnelState { tunnel, .. }) => state.mtu().min(tunnel.inner_mtu()),
+                None => state.mtu(),
+            },
             address: options.address.clone(),
             admin: options.admin_or_default(),
             oper: oper.to_owned(),

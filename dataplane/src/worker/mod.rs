@@ -481,11 +481,10 @@ impl Worker {
         let Some(known) = self.snapshot.vtep(vtep) else { return Received::Drained };
         self.batch.clear();
         self.datagrams.clear();
-        let counters = known.stats.of(self.index);
-        let received = listening.rx.recv(&mut self.batch, &mut self.datagrams, counters);
+        let received = listening.rx.recv(&mut self.batch, &mut self.datagrams, known.stats.of(self.index));
         let lost = listening.rx.overflowed();
         if lost > 0 {
-            counters.drop_many(DropReason::UnderlayOverflow, lost);
+            known.stats.of(self.index).drop_many(DropReason::UnderlayOverflow, lost);
         }
         if !self.datagrams.is_empty() {
             self.gauge.batches.add(1);
