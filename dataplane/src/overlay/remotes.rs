@@ -421,12 +421,19 @@ struct Last {
     secs: u32,
 }
 
+/// A remote that one worker has heard, and when it noted that last.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    idx: RemoteIdx,
+    secs: u32,
+}
+
 /// The remotes that one worker has heard.
 #[derive(Debug, Default)]
 pub struct RemoteCache {
     epoch: u32,
     last: Option<Last>,
-    indices: HashMap<Key, RemoteIdx, AddressHash>,
+    indices: HashMap<Key, Known, AddressHash>,
 }
 
 impl RemoteCache {
@@ -443,10 +450,14 @@ impl RemoteCache {
         if let Some(last) = self.last.filter(|last| last.key == key && last.secs == secs) {
             return last.idx;
         }
-        let idx = match self.indices.get(&key) {
-            Some(&idx) => {
-                remotes.touch(idx, now);
-                Some(idx)
+        let idx = match self.indices.get_mut(&key) {
+            Some(known) => {
+                // Its slot is another cache line, which is left alone until there is something to note.
+                if known.secs != secs {
+                    known.secs = secs;
+                    remotes.touch(known.idx, now);
+                }
+                Some(known.idx)
             }
             None => self.ask(remotes, key, now),
         };
@@ -457,7 +468,7 @@ impl RemoteCache {
     #[cold]
     fn ask(&mut self, remotes: &Remotes, key: Key, now: Tick) -> Option<RemoteIdx> {
         let idx = remotes.find_or_add(VtepIdx(key.vtep), key.ip(), now)?;
-        self.indices.insert(key, idx);
+        self.indices.insert(key, Known { idx, secs: now.secs() });
         Some(idx)
     }
 
