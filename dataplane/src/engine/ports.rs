@@ -66,6 +66,13 @@ fn vlan_mode(options: &PortOptions) -> VlanMode {
 }
 
 impl PortState {
+    /// Octets of the longest IP packet that leaves; of a tunnel, where nothing is said, what its underlay carries.
+    pub(super) fn mtu(&self) -> u32 {
+        let options = &self.spec.options;
+        let carried = self.tunnel.as_ref().map(|state| state.tunnel.inner_mtu());
+        options.mtu.or(carried).unwrap_or_else(|| options.mtu_or_default())
+    }
+
     /// What the packet path is to know of the port.
     pub(super) fn compile(&self, bridge: &BridgeState) -> snapshot::Port {
         let options = &self.spec.options;
@@ -80,7 +87,12 @@ impl PortState {
             isolated: options.isolated_or_default().0,
             locked: options.locked_or_default().0,
             mac_limit: options.mac_limit_or_default(),
-            mtu: options.mtu_or_default(),
+            // What fits a tunnel depends on the path to each remote; an operator can say less.
+            mtu: if self.tunnel.is_some() {
+                options.mtu.unwrap_or(u32::MAX)
+            } else {
+                options.mtu_or_default()
+            },
             caps: self.backend.caps(),
             storm: self.storm.clone(),
             secure: self.secure.clone(),
