@@ -1,4 +1,5 @@
-//! What a tunnel costs a frame: headers read and written, the hash of its flow, congestion marks, the outer headers of an uplink.
+//! What a tunnel costs a frame: headers read and written, the hash of its flow, congestion marks, the outer headers of an uplink; and the
+//! whole path of small frames into tunnels and out of them.
 //!
 //! Names are stage/case/size; a case without a size does not depend on it.
 
@@ -21,6 +22,8 @@ use tapway_dataplane::{
 
 #[path = "frames/mod.rs"]
 mod frames;
+#[path = "overlay/path.rs"]
+mod path;
 
 const VNI: Vni = Vni::new(1010).unwrap();
 
@@ -136,5 +139,5 @@ fn outer_headers(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, vxlan_header, geneve_header, flow, marks, outer_headers);
+criterion_group!(benches, vxlan_header, geneve_header, flow, marks, outer_headers, path::path);
 criterion_main!(benches);

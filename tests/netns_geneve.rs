@@ -127,6 +127,6 @@ fn a_packet_of_another_network_is_dropped_by_name() {
         assert!(far.ping(v4(1)));
         ovs.vsctl("set interface overlay options:key=43");
         topo::wait_until("the key has changed", LONG, || far.ping_with(v4(1), 56, SHORT).is_none());
-        switch.wait_drop("overlay0", "vni_unknown");
+        switch.wait_drop(&format!("geneve {}:6081", vtep.local()), "vni_unknown");
     }
 }

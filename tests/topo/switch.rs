@@ -187,10 +187,16 @@ impl Switch {
         });
     }
 
-    /// How often `port` has counted `reason`.
+    /// How often `port`, an uplink or a tunnel end such as `vxlan 203.0.113.1:4789` has counted `reason`.
     #[track_caller]
     pub(crate) fn drops(&self, port: &str, reason: &str) -> u64 {
-        self.show(port).drops.get(reason).copied().unwrap_or(0)
+        let Reply::Drops { drops } = self.done(Request::Drops { port: None }) else { panic!("no drops") };
+        let counted = drops.iter().filter(|drop| {
+            drop.reason == reason
+                && (drop.port.as_ref().is_some_and(|name| name.as_str() == port)
+                    || drop.vtep.as_deref() == Some(port))
+        });
+        counted.map(|drop| drop.frames).sum()
     }
 
     /// Waits until the port is operationally `up` or `down`; the reason, where there is one.

@@ -1,6 +1,11 @@
 //! Tunnel ports: what they need of the underlay, and what the packet path is to know of them.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Backend, BackendError, Engine, invalid,
@@ -14,7 +19,9 @@ use crate::{
     fdb::Flush,
     frame::Caps,
     index::{PortIdx, RemoteIdx},
-    overlay::{Encap, Entrance, Fragmentation, Inherit, Remotes, Segment, Tunnel, Via, Vtep, decap::Rules},
+    overlay::{
+        Encap, Entrance, Fragmentation, Inherit, NextHop, Remotes, Segment, Tunnel, Via, Vtep, decap::Rules,
+    },
     tick::Tick,
     wire::{MacAddr, Vid, VlanList, Vni, geneve, vxlan},
 };
@@ -33,6 +40,8 @@ pub(super) struct TunnelState {
     /// The remotes that an operator named, in the order of the list; or the group.
     pub(super) flood: Vec<RemoteIdx>,
     pub(super) tunnel: Arc<Tunnel>,
+    /// The next hops towards them on an uplink, so that these are known before the first frame is there.
+    _next_hops: Vec<Arc<NextHop>>,
 }
 
 /// A tunnel: it has no interface, and cannot vanish.
@@ -110,7 +119,16 @@ impl Engine {
         flood.iter().for_each(|&remote| self.look_up_path(remote));
         let tunnel = Arc::new(self.describe(spec, &need, &lease, &flood));
         self.underlay.touch(lease.vtep);
-        Ok(TunnelState { lease, flood, tunnel })
+        let next_hops = self.ask_next_hops(need.vtep.local.ip(), &options.remote);
+        Ok(TunnelState { lease, flood, tunnel, _next_hops: next_hops })
+    }
+
+    /// Asks for the next hops to these remotes, where they are reached by an uplink.
+    fn ask_next_hops(&self, local: IpAddr, remotes: &[IpAddr]) -> Vec<Arc<NextHop>> {
+        let Some(state) = self.uplink_at(local) else { return Vec::new() };
+        let hops = remotes.iter().map(|&remote| state.uplink.path().host.next_hop(remote)).collect();
+        state.uplink.look_after_next_hops(self.clock.now());
+        hops
     }
 
     /// Gives back what a tunnel held; no snapshot that a worker uses may know of it any more.
@@ -174,7 +192,7 @@ impl Engine {
         let options = &spec.options;
         let encap = match need.kind {
             PortType::Geneve => {
-                Encap::Geneve { options: geneve::options(&options.option).unwrap_or_default().into() }
+                Encap::Geneve { options: geneve::options(&options.option).unwrap_or_default() }
             }
             _ => {
                 let group = options.gbp_id.unwrap_or_default();

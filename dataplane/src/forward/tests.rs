@@ -11,6 +11,8 @@ use crate::{
     wire::{Vid, dot1q::Tag},
 };
 
+mod tunnel;
+
 /// A bridge of ports that differ in one thing each.
 struct Switch {
     snapshot: Snapshot,
@@ -379,23 +381,7 @@ const UNWIRED: &[DropReason] = &[
     DropReason::UnderlayFragment,
     DropReason::NotForUs,
     DropReason::UdpZeroChecksum,
-    DropReason::VxlanMalformed,
-    DropReason::VxlanReservedBits,
-    DropReason::GeneveMalformed,
-    DropReason::GeneveVersion,
-    DropReason::GeneveControl,
-    DropReason::GeneveCriticalOption,
-    DropReason::GeneveProtocol,
-    DropReason::VniUnknown,
-    DropReason::RemoteUnknown,
-    DropReason::RemoteIsSelf,
-    DropReason::EcnInvalid,
-    DropReason::SplitHorizon,
-    DropReason::BumLimit,
-    DropReason::NoRemote,
-    DropReason::TunnelMtuExceeded,
     DropReason::UplinkUnresolved,
-    DropReason::UnderlayUnreachable,
 ];
 
 /// For each reason that the path itself gives, a switch and a frame that meet it.
@@ -536,6 +522,31 @@ fn every_drop_reason_of_the_path_can_happen_and_is_counted_once() {
             f.resize(14 + 69, 0);
             plain_frame(f)
         }),
+        (
+            R::SplitHorizon,
+            known(plain(vec![tunnel::behind(tunnel::tunnel(1)), tunnel::behind(tunnel::tunnel(1))]), 0, 5, 1),
+            plain_frame(frame(5, 1)),
+        ),
+        (
+            R::BumLimit,
+            {
+                let bum = Some(Arc::new(Storm::new(1)));
+                let s = plain(vec![port(), Port { bum, ..tunnel::behind(tunnel::tunnel(1)) }]);
+                assert_eq!(s.outputs(0, &frame(BROADCAST, 1)), [1]);
+                s
+            },
+            plain_frame(frame(BROADCAST, 1)),
+        ),
+        (
+            R::NoRemote,
+            plain(vec![port(), tunnel::behind(tunnel::tunnel(0))]),
+            plain_frame(frame(BROADCAST, 1)),
+        ),
+        (R::TunnelMtuExceeded, plain(vec![port(), tunnel::behind(tunnel::tunnel(1))]), {
+            let mut f = frame(BROADCAST, 1);
+            f.resize(14 + 1451, 0);
+            plain_frame(f)
+        }),
     ];
     for (reason, switch, (f, offload)) in &cases {
         let before = switch.all_drops();
@@ -544,7 +555,13 @@ fn every_drop_reason_of_the_path_can_happen_and_is_counted_once() {
         assert_eq!((switch.dropped(side, *reason), switch.all_drops()), (1, before + 1), "{reason}");
     }
     // What remains is given by ports, by their receive and their send.
-    let elsewhere = [crate::port::tests::REASONS, UNWIRED].concat();
+    let elsewhere = [
+        crate::port::tests::REASONS,
+        crate::port::encap::tests::REASONS,
+        crate::overlay::decap::tests::REASONS,
+        UNWIRED,
+    ]
+    .concat();
     for reason in R::ALL {
         assert!(cases.iter().any(|c| c.0 == *reason) != elsewhere.contains(reason), "{reason} has a test");
     }

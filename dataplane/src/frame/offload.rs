@@ -167,6 +167,16 @@ impl Caps {
     /// An uplink with every offload.
     pub const UPLINK: Self = Self { tunnel: true, tunnel_csum: true, ..Self::ALL };
 
+    /// Octets of the virtio header that goes with these capabilities.
+    #[inline]
+    pub const fn vnet_header_len(&self) -> usize {
+        match self {
+            Self { tunnel: true, .. } => vnet::TUNNEL_LEN,
+            Self { vnet_hdr: true, .. } => vnet::LEN,
+            _ => 0,
+        }
+    }
+
     /// Whether a frame in this state can be handed over as it stands.
     #[inline]
     pub const fn take(&self, offload: &Offload) -> bool {

@@ -189,8 +189,8 @@ impl Decapsulator {
     fn find(&mut self, env: &Arrivals<'_>, datagram: &Datagram, memory: &[u8]) -> Result<Found, Refused> {
         let (start, left) = (datagram.at + self.offset, datagram.len - self.offset);
         // Of the first part all is looked at: it may be the whole.
-        let bytes =
-            &memory[start as usize..][..if self.offset == 0 { left } else { left.min(self.stride) } as usize];
+        let look = if self.offset == 0 { left } else { left.min(self.stride) };
+        let bytes = memory.get(start as usize..(start + look) as usize).unwrap_or_default();
         // VXLAN and Geneve have the VNI in the same place (RFC 7348 §5, RFC 8926 §3.4).
         let Some(&[_, _, _, _, a, b, c, _]) = bytes.first_chunk() else {
             return Err(Refused { reason: env.vtep.truncated(), entrance: None });
@@ -354,4 +354,4 @@ fn fills(frame: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

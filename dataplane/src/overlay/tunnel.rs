@@ -220,3 +220,6 @@ fn has_df(frame: &[u8], type_at: usize) -> bool {
         _ => true,
     }
 }
+
+#[cfg(test)]
+mod tests;

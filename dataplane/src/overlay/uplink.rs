@@ -1,7 +1,7 @@
 //! Frames of an uplink: whole packets of the underlay, with what the kernel says of them and is to be told.
 //!
 //! Owns what a frame is that comes in, and what stands in the virtio header and in the outer UDP checksum of one that leaves. The outer
-//! headers themselves are in [`outer`](super::outer); what is in the tunnel is not looked at.
+//! headers themselves are in [`outer`]; what is in the tunnel is not looked at.
 //!
 //! A super-frame stays one both ways, where the kernel has UDP tunnel GSO (Linux 6.17): the inner packet with its partial
 //! checksum, the outer headers once, and the positions of both in the longer virtio header. Where the kernel has not, or the outer packet would be
@@ -10,10 +10,12 @@
 
 use std::{net::IpAddr, ops::Range, sync::Arc};
 
+use zerocopy::IntoBytes;
+
 use super::{
     Host,
     host::{Handled, addresses},
-    outer::{self, Invalid, UdpChecksum},
+    outer::{self, Fields, Invalid, Outer, UdpChecksum},
 };
 use crate::{
     counters::DropReason,
@@ -91,6 +93,75 @@ impl Uplink {
                 Handled::Ignored => Arrival::Drop(DropReason::NotForUs),
             },
         }
+    }
+}
+
+/// What stands around an inner frame on its way out.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope<'a> {
+    /// The outer headers of the remote.
+    pub outer: &'a Outer,
+    /// The MAC address of the next hop, which takes the place of the one in `outer`.
+    pub to: MacAddr,
+    /// What differs from packet to packet.
+    pub fields: &'a Fields,
+    /// The header of the tunnel.
+    pub tunnel: &'a [u8],
+    /// Whether outer packets have UDP checksums.
+    pub udp_csum: bool,
+}
+
+impl Envelope<'_> {
+    /// Octets in front of the inner frame, without the virtio header.
+    #[inline]
+    #[allow(clippy::len_without_is_empty, reason = "headers are never empty")]
+    pub fn len(&self) -> usize {
+        self.outer.len() + self.tunnel.len()
+    }
+}
+
+impl Uplink {
+    /// Whether an inner frame of `len` octets can leave in one piece; else it is to be split and finished first.
+    #[inline]
+    pub fn takes(&self, envelope: &Envelope<'_>, offload: &Offload, len: usize) -> bool {
+        self.caps.take_tunnelled(offload, envelope.len() - HEADER_LEN + len, envelope.udp_csum)
+    }
+
+    /// Writes all that stands in front of an inner frame, which is in two parts, to the start of `out`: virtio header, outer headers,
+    /// tunnel header. Says how long it is; `None` where `out` has not so much room.
+    ///
+    /// The frame is one that the uplink [takes](Self::takes); `inner_l3` is as in [`outbound`].
+    #[inline]
+    pub fn seal(
+        &self,
+        envelope: &Envelope<'_>,
+        inner: [&[u8]; 2],
+        offload: &Offload,
+        inner_l3: u16,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let around = Encapsulation {
+            v6: self.address.is_ipv6(),
+            l4: (envelope.outer.len() - UDP_LEN) as u16,
+            len: u16::try_from(envelope.len()).ok()?,
+            udp_csum: envelope.udp_csum,
+        };
+        let (said, csum) = outbound(&self.caps, &around, offload, inner_l3);
+        let mut word = [0; 2];
+        let [before, rest] = csum.covers(inner, &mut word);
+        let slices = [envelope.tunnel, before, rest];
+        let checksum = match csum {
+            OuterChecksum::Zero => UdpChecksum::Zero,
+            OuterChecksum::Partial => UdpChecksum::Partial,
+            OuterChecksum::Local { .. } | OuterChecksum::Complete => UdpChecksum::Complete(&slices),
+        };
+        let (header, frame) = out.split_at_mut_checked(self.caps.vnet_header_len())?;
+        header.copy_from_slice(said.to_vnet().as_bytes().get(..header.len())?);
+        let payload = envelope.tunnel.len() + inner.iter().map(|part| part.len()).sum::<usize>();
+        let outer_len = envelope.outer.write(envelope.fields, payload, checksum, frame)?;
+        *frame.first_chunk_mut()? = envelope.to.octets();
+        frame.get_mut(outer_len..envelope.len())?.copy_from_slice(envelope.tunnel);
+        Some(header.len() + envelope.len())
     }
 }
 
@@ -291,7 +362,7 @@ pub struct Encapsulation {
     pub udp_csum: bool,
 }
 
-/// What the outer UDP checksum of a frame is to be: see [`outer::UdpChecksum`], which it becomes.
+/// What the outer UDP checksum of a frame is to be: see [`UdpChecksum`], which it becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OuterChecksum {
     /// None.
@@ -310,18 +381,8 @@ pub enum OuterChecksum {
 }
 
 impl OuterChecksum {
-    /// How it is written, over these slices where it covers anything.
-    #[inline]
-    pub const fn as_udp<'a>(&self, covered: &'a [&'a [u8]]) -> UdpChecksum<'a> {
-        match self {
-            Self::Zero => UdpChecksum::Zero,
-            Self::Partial => UdpChecksum::Partial,
-            Self::Local { .. } | Self::Complete => UdpChecksum::Complete(covered),
-        }
-    }
-
     /// What it is to be taken over, behind the tunnel header, of an inner frame that is in two parts: slices for
-    /// [`UdpChecksum::Complete`](outer::UdpChecksum::Complete). `word` is for two octets that stand for all the rest.
+    /// [`UdpChecksum::Complete`]. `word` is for two octets that stand for all the rest.
     #[inline]
     pub fn covers<'a>(&self, inner: [&'a [u8]; 2], word: &'a mut [u8; 2]) -> [&'a [u8]; 2] {
         let [first, _] = inner;

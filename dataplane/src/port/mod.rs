@@ -4,7 +4,7 @@
 //! gives. Never decides where a frame goes, and reads no frame beyond its length and its virtio header.
 //! A queue never blocks: what does not fit is the caller's to count.
 
-mod encap;
+pub(crate) mod encap;
 pub mod memory;
 mod queue;
 pub mod tap;

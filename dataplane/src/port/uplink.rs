@@ -158,6 +158,9 @@ impl Uplink {
         if let Some(ifname) = owner(&mut socket, address)? {
             return Err(UplinkError::AddressTaken { address, ifname });
         }
+        if self.tap.is_adopted() {
+            socket.delete_host_route(&link, address)?; // one that a daemon left behind which was killed
+        }
         match socket.add_host_route(&link, address) {
             Err(error) if error.errno == Errno::EXIST => Err(UplinkError::RouteTaken { address }),
             result => Ok(result?),

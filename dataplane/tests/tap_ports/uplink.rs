@@ -27,17 +27,17 @@ use tapway_dataplane::{
     engine::{self, Engine, Opener},
     frame::{Batch, Checksum, Offload, UplinkOffload},
     netlink::Socket,
-    offload,
+    offload::{self, MAX_HEADERS, Split},
     overlay::{
-        outer::{Addresses, Df, Fields, Outer, UdpChecksum},
-        uplink::{Arrival, Encapsulation, OuterChecksum, outbound},
+        outer::{Addresses, Df, Fields, Outer},
+        uplink::{Arrival, Envelope},
     },
     port::{
         Received, SendResult, TapQueue,
         tap::{Features, TapOptions},
         uplink::{Uplink, UplinkError},
     },
-    sys::udp::{Envelope, SendScratch},
+    sys::udp::{self, SendScratch},
     tick::Tick,
     wire::MacAddr,
 };
@@ -177,29 +177,32 @@ impl Relay<'_> {
             (IpAddr::V6(source), IpAddr::V6(destination)) => Addresses::V6 { source, destination },
             other => panic!("{other:?}"),
         };
-        let outer = Outer::new(path.mac, to, addresses, 4789);
-        let around = Encapsulation {
-            v6: self.remote.is_ipv6(),
-            l4: (outer.len() - 8) as u16,
-            len: (outer.len() + 8) as u16,
-            udp_csum: self.udp_csum,
-        };
-        assert!(path.caps.take_tunnelled(state, usize::from(around.len) - 14 + inner.len(), self.udp_csum));
-        let (said, csum) = outbound(&path.caps, &around, state, 14);
-        self.seen.tunnel_out += usize::from(said.tunnel.is_some());
-        let mut word = [0; 2];
-        let [a, b] = csum.covers([inner, &[]], &mut word);
-        let slices = [&VXLAN[..], a, b];
-        let checksum = match csum {
-            OuterChecksum::Zero => UdpChecksum::Zero,
-            OuterChecksum::Partial => UdpChecksum::Partial,
-            OuterChecksum::Local { .. } | OuterChecksum::Complete => UdpChecksum::Complete(&slices),
-        };
-        let mut head = [0; 70];
+        let outer = Outer::new(path.mac, MacAddr::ZERO, addresses, 4789);
         let fields = Fields { source_port: 50_000, tos: 0, ttl: 64, df: Df::Set };
-        let len = outer.write(&fields, 8 + inner.len(), checksum, &mut head).unwrap();
-        head[len..len + 8].copy_from_slice(&VXLAN);
-        send(&self.up, said.to_vnet().as_bytes(), [&head[..len + 8], inner]);
+        let envelope =
+            Envelope { outer: &outer, to, fields: &fields, tunnel: &VXLAN, udp_csum: self.udp_csum };
+        let mut head = [0; 100];
+        let mut leave = |inner: [&[u8]; 2], state: &Offload| {
+            assert!(path.takes(&envelope, state, inner[0].len() + inner[1].len()));
+            let len = path.seal(&envelope, inner, state, 14, &mut head).unwrap();
+            let parts = [IoSlice::new(&head[..len]), IoSlice::new(inner[0]), IoSlice::new(inner[1])];
+            let result = self.up.send(&parts);
+            assert!(matches!(result, SendResult::Sent | SendResult::Full), "{result:?}");
+        };
+        if path.takes(&envelope, state, inner.len()) {
+            leave([inner, &[]], state);
+            self.seen.tunnel_out += usize::from(state.gso.is_some());
+        } else if state.gso.is_some() {
+            let (split, mut header) = (Split::plan(inner, state).unwrap(), [0; MAX_HEADERS]);
+            for n in 0..split.count() {
+                let payload = &inner[split.segment(n, &mut header)];
+                leave([&header[..split.header_len()], payload], &Offload::NONE);
+            }
+        } else if let Checksum::Partial { start, offset } = state.csum {
+            let mut inner = inner.to_vec();
+            offload::checksum::complete(&mut inner, start.into(), offset.into()).unwrap();
+            leave([&inner, &[]], &Offload::NONE);
+        }
     }
 }
 
@@ -306,6 +309,8 @@ fn without_a_gateway_the_interface_itself_is_the_next_hop() {
 fn an_adopted_interface_stays_without_the_address_and_the_route() {
     in_netns(|| {
         ip("tuntap add up0 mode tap vnet_hdr");
+        drop(uplink("198.51.100.1/30", Some("198.51.100.2"))); // as a daemon that is killed
+        assert!(shown("-4 route show").contains("up0"));
         uplink("198.51.100.1/30", Some("198.51.100.2")).destroy().unwrap();
         assert_eq!(names(), ["lo", "up0"]);
         assert!(shown("-4 address show dev up0").trim().is_empty());
@@ -362,41 +367,57 @@ fn transfer(from: &Container, to: &Container, address: Ipv4Addr, sent: &[u8]) ->
     received
 }
 
+/// TCP both ways between a station of the switch and a kernel vxlan device; what the relay has seen of it.
+/// `None` where the kernel has not what is to be tried.
+fn tcp_both_ways(six: bool, udp_csum: bool, offload: bool) -> Option<Seen> {
+    let peer = kernel_peer(six, udp_csum);
+    let station = Container::new();
+    let addresses = vec![format!("{STATION}/25").parse().unwrap()];
+    let mut tap = open(&TapOptions { addresses, mtu: Some(1420), ..t0(&station) });
+    let (address, gateway, remote): (_, _, IpAddr) = match six {
+        false => ("198.51.100.1/30", "198.51.100.2", PEER_VTEP.into()),
+        true => ("2001:db8:1::1/64", "2001:db8:1::2", PEER_VTEP6.into()),
+    };
+    let mut uplink = uplink_with(TapOptions { offload, ..up0() }, address, Some(gateway));
+    if offload && !uplink.caps().tunnel_csum {
+        println!("skipped: this kernel has no UDP tunnel GSO for TAPs (Linux 6.17 has)");
+        return None;
+    }
+    assert_eq!(uplink.tap().vnet_header_len(), if offload { 24 } else { 0 });
+    let up = uplink.take_queues().remove(0);
+    let relay = Relay {
+        uplink: &uplink,
+        up,
+        station: Some(tap.take_queues().remove(0)),
+        remote,
+        udp_csum,
+        start: Instant::now(),
+        seen: Seen::default(),
+    };
+    let sent: Vec<u8> = (0..4_000_000u32).map(|n| (n ^ (n >> 8) ^ (n >> 16)) as u8).collect();
+    Some(while_relayed(relay, || {
+        assert!(transfer(&station, &peer, PEER, &sent) == sent, "to the peer");
+        assert!(transfer(&peer, &station, STATION, &sent) == sent, "from the peer");
+    }))
+}
+
 #[test]
 fn tcp_to_a_kernel_vxlan_device_passes_in_whole_super_frames_both_ways() {
     for (six, udp_csum) in [(false, false), (false, true), (true, true), (true, false)] {
         in_netns(move || {
-            let peer = kernel_peer(six, udp_csum);
-            let station = Container::new();
-            let addresses = vec![format!("{STATION}/25").parse().unwrap()];
-            let mut tap = open(&TapOptions { addresses, mtu: Some(1420), ..t0(&station) });
-            let (address, gateway, remote): (_, _, IpAddr) = match six {
-                false => ("198.51.100.1/30", "198.51.100.2", PEER_VTEP.into()),
-                true => ("2001:db8:1::1/64", "2001:db8:1::2", PEER_VTEP6.into()),
-            };
-            let mut uplink = uplink(address, Some(gateway));
-            if !uplink.caps().tunnel_csum {
-                println!("skipped: this kernel has no UDP tunnel GSO for TAPs (Linux 6.17 has)");
-                return;
-            }
-            assert_eq!(uplink.tap().vnet_header_len(), 24);
-            let up = uplink.take_queues().remove(0);
-            let relay = Relay {
-                uplink: &uplink,
-                up,
-                station: Some(tap.take_queues().remove(0)),
-                remote,
-                udp_csum,
-                start: Instant::now(),
-                seen: Seen::default(),
-            };
-            let sent: Vec<u8> = (0..4_000_000u32).map(|n| (n ^ (n >> 8) ^ (n >> 16)) as u8).collect();
-            let seen = while_relayed(relay, || {
-                assert!(transfer(&station, &peer, PEER, &sent) == sent, "to the peer");
-                assert!(transfer(&peer, &station, STATION, &sent) == sent, "from the peer");
-            });
+            let Some(seen) = tcp_both_ways(six, udp_csum, true) else { return };
             assert!(seen.tunnel_out > 10 && seen.tunnel_in > 10, "{seen:?}");
             assert!(seen.longest_in > 9000, "{seen:?}");
+        });
+    }
+}
+
+#[test]
+fn tcp_to_a_kernel_vxlan_device_passes_in_segments_where_the_kernel_takes_nothing_else() {
+    for (six, udp_csum) in [(false, false), (false, true), (true, true)] {
+        in_netns(move || {
+            let seen = tcp_both_ways(six, udp_csum, false).unwrap();
+            assert_eq!((seen.tunnel_out, seen.tunnel_in), (0, 0), "{seen:?}");
         });
     }
 }
@@ -447,7 +468,7 @@ fn a_train_that_a_socket_sent_at_once_comes_as_one_frame_with_its_stride() {
         let mut out = SendScratch::default();
         let mut found = None;
         wait_until("received", || {
-            let envelope = Envelope { to, tos: 0, ttl: 0, segment: Some(1200) };
+            let envelope = udp::Envelope { to, tos: 0, ttl: 0, segment: Some(1200) };
             let _ = out.send(socket.as_fd(), [(envelope, [&payload[..]].into_iter())].into_iter());
             batch.clear();
             queue.recv(&mut batch, &counters, None);

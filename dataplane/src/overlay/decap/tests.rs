@@ -18,6 +18,21 @@ const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
 const FAR: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2));
 const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
 
+/// The drop reasons that decapsulation gives; the tables below have a datagram for each.
+pub(crate) const REASONS: &[DropReason] = &[
+    DropReason::VxlanMalformed,
+    DropReason::VxlanReservedBits,
+    DropReason::GeneveMalformed,
+    DropReason::GeneveVersion,
+    DropReason::GeneveControl,
+    DropReason::GeneveCriticalOption,
+    DropReason::GeneveProtocol,
+    DropReason::VniUnknown,
+    DropReason::RemoteUnknown,
+    DropReason::RemoteIsSelf,
+    DropReason::EcnInvalid,
+];
+
 /// An endpoint, and what a worker has beside it.
 struct Rig {
     vtep: Vtep,
@@ -49,8 +64,8 @@ impl Rig {
         };
         let vtep = Vtep {
             idx: VtepIdx(3),
-            zero_csum6: false,
             local: LOCAL,
+            zero_csum6: false,
             segments: vnis.iter().map(segment).collect(),
             entrances: rules.into_iter().enumerate().map(entrance).collect(),
             stats: Arc::new(PortStats::new(1)),
@@ -169,7 +184,7 @@ fn vxlan_headers_are_taken_by_the_rules_of_rfc_7348_or_those_of_linux() {
         // "The I flag MUST be set to 1 for a valid VXLAN Network ID (VNI)" (RFC 7348 §5).
         ("no I flag", &[0x00, 0, 0, 0, 0, 3, 0xf2, 0], rfc, malformed),
         ("all flags but I", &[0xf7, 0, 0, 0, 0, 3, 0xf2, 0], rfc, malformed),
-        // "Reserved fields … MUST be set to zero on transmission and ignored on receipt" (RFC 7348 §5).
+        // "reserved fields and MUST be set to zero on transmission and ignored on receipt" (RFC 7348 §5).
         ("reserved bits", &[0xff, 0xff, 0xff, 0xff, 0, 3, 0xf2, 0xff], rfc, None),
         ("a reserved flag", &[0x18, 0, 0, 0, 0, 3, 0xf2, 0], linux, reserved),
         ("the last octet", &[0x08, 0, 0, 0, 0, 3, 0xf2, 1], linux, reserved),
@@ -214,18 +229,19 @@ fn geneve_headers_are_taken_by_the_rules_of_rfc_8926() {
     use DropReason as R;
     for (what, octets, expected) in [
         ("as it should be", with(&[], &[]), None),
-        // "the version number … Packets received by a tunnel endpoint with an unknown version MUST be dropped" (RFC 8926 §3.4).
+        // "Packets received by a tunnel endpoint with an unknown version MUST be dropped" (RFC 8926 §3.4).
         ("version 1", with(&[(0, 0x40)], &[]), Some(R::GeneveVersion)),
         // "Tunnel endpoints MUST NOT forward the payload, and transit devices MUST NOT attempt to interpret it" (the O bit, §3.4).
         ("a control packet", with(&[(1, 0x80)], &[]), Some(R::GeneveControl)),
         ("reserved bits", with(&[(1, 0x3f), (7, 0xff)], &[]), None),
         ("an IPv4 packet", with(&[(2, 0x08), (3, 0)], &[]), Some(R::GeneveProtocol)),
         ("an unknown option", with(&[], &[1, 2, 0x03, 1, 0, 0, 0, 0]), None),
-        // "If … a tunnel endpoint does not recognize a critical option, … it MUST drop the packet" (§3.5).
+        // "If the receiving tunnel endpoint does not recognize the option and this bit is set, then the packet MUST be dropped" (§3.5).
         ("an unknown critical option", with(&[(1, 0x40)], &[1, 2, 0x83, 0]), Some(R::GeneveCriticalOption)),
         ("a known critical option", with(&[(1, 0x40)], &[1, 2, 0x80, 0]), None),
         ("the C bit and no critical option", with(&[(1, 0x40)], &[1, 2, 0x03, 0]), None),
-        // "Packets in which the total length of all options is not equal to the 'Opt Len' … MUST be silently dropped" (§3.5).
+        // "Packets in which the total length of all options is not equal to the 'Opt Len' in the base header are invalid and MUST be
+        // silently dropped" (§3.5).
         ("an option beyond the options", with(&[], &[1, 2, 3, 2, 0, 0, 0, 0]), Some(R::GeneveMalformed)),
         ("options beyond the end", with(&[(0, 0x3f)], &[]), Some(R::GeneveMalformed)),
     ] {

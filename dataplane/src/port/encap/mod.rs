@@ -34,10 +34,22 @@ pub trait Exits {
 }
 
 /// The scratch memory of a worker's encapsulation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Encapsulator {
     outbox: Outbox,
+    /// The tunnel header of the frame at hand: room for the longest, which is not to be emptied for each.
+    header: Box<[u8; MAX_HEADER]>,
     uplinks: uplink::Sender,
+}
+
+impl Default for Encapsulator {
+    fn default() -> Self {
+        Self {
+            outbox: Outbox::default(),
+            header: Box::new([0; MAX_HEADER]),
+            uplinks: uplink::Sender::default(),
+        }
+    }
 }
 
 impl Encapsulator {
@@ -111,9 +123,7 @@ impl Encapsulator {
             ttl: fields.ttl,
         };
         let who = Who { port: out.port, remote: hop.remote };
-        let mut header = [0; MAX_HEADER];
-        let len = tunnel.write_header(hop.vni, &mut header);
-        let header = &header[..len];
+        let header_len = tunnel.write_header(hop.vni, &mut self.header[..]);
         let tag = out.rewrite.push.map(|tag| tag.to_bytes());
         let tag = tag.as_ref().map_or(&[][..], |tag| tag);
         let keep = ADDRS_LEN + usize::from(out.rewrite.pop);
@@ -128,7 +138,7 @@ impl Encapsulator {
             } else {
                 (&frame[..ADDRS_LEN], range.start + keep..range.end)
             };
-            self.outbox.push(&to, who, &[header, head, tag], body, batch.memory());
+            self.outbox.push(&to, who, &[&self.header[..header_len], head, tag], body, batch.memory());
             return Ok(());
         }
         let split = Split::plan(frame, &batch.frame(slot).offload)?;
@@ -140,7 +150,13 @@ impl Encapsulator {
             let payload = split.segment(n, &mut segment);
             let body = range.start + payload.start..range.start + payload.end;
             let (addresses, rest) = (&segment[..ADDRS_LEN], &segment[keep..split.header_len()]);
-            self.outbox.push(&to, who, &[header, addresses, tag, rest], body, batch.memory());
+            self.outbox.push(
+                &to,
+                who,
+                &[&self.header[..header_len], addresses, tag, rest],
+                body,
+                batch.memory(),
+            );
         }
         Ok(())
     }
@@ -177,3 +193,6 @@ fn account(
     };
     counters.drop_many(reason, sent.datagrams.into());
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -20,21 +20,19 @@ use crate::{
         Hop, NextHop, Tunnel, Uplink, entropy,
         outer::{self, Addresses, Df, Fields, Outer},
         tunnel::MAX_HEADER,
-        uplink::{Encapsulation, outbound},
+        uplink::Envelope,
     },
     port::{Queue, SendResult},
     tick::Tick,
-    wire::{
-        ethernet::{ADDRS_LEN, HEADER_LEN},
-        layers::skip_tags,
-        neighbour::MAX_ANSWER,
-    },
+    wire::{dot1q::TAG_LEN, ethernet::ADDRS_LEN, layers::skip_tags, neighbour::MAX_ANSWER},
 };
 
 /// Octets of a frame that are copied behind its outer headers: all its headers, as a rule, and small frames whole.
 const FIRST: usize = MAX_HEADERS;
-/// Room for the virtio header, the outer headers, the tunnel header, a tag, and the first octets of a frame.
-const SCRATCH: usize = HEADROOM + outer::MAX_LEN + MAX_HEADER + 4 + FIRST;
+/// Room for the virtio header, the outer headers and the tunnel header.
+const BEFORE: usize = HEADROOM + outer::MAX_LEN + MAX_HEADER;
+/// And, behind them, for the first octets of a frame and one more tag.
+const SCRATCH: usize = BEFORE + FIRST + TAG_LEN;
 
 /// An uplink, as a worker sends by it.
 #[derive(Clone, Copy, Debug)]
@@ -67,10 +65,7 @@ impl Default for Sender {
 /// What all packets of one plan entry have in front.
 struct Front<'a> {
     exit: Exit<'a>,
-    tunnel: &'a Tunnel,
-    hop: Hop,
-    outer: Outer,
-    fields: Fields,
+    envelope: Envelope<'a>,
 }
 
 impl Sender {
@@ -107,22 +102,26 @@ impl Sender {
         let said = tunnel.outer_fields(frame);
         self.id = self.id.wrapping_add(1);
         let may_fragment = tunnel.may_fragment(frame, ADDRS_LEN);
-        let front = Front {
-            exit,
-            tunnel,
-            hop,
-            outer: Outer::new(exit.uplink.mac, mac, addresses, tunnel.dst_port),
-            fields: Fields {
-                source_port: entropy::source_port(entropy::flow_hash(frame), &tunnel.src_ports),
-                tos: said.tos,
-                ttl: said.ttl,
-                df: if may_fragment { Df::Unset { id: self.id } } else { Df::Set },
-            },
+        let outer = Outer::new(exit.uplink.mac, mac, addresses, tunnel.dst_port);
+        let fields = Fields {
+            source_port: entropy::source_port(entropy::flow_hash(frame), &tunnel.src_ports),
+            tos: said.tos,
+            ttl: said.ttl,
+            df: if may_fragment { Df::Unset { id: self.id } } else { Df::Set },
         };
+        let mut header = [0; MAX_HEADER];
+        let header_len = tunnel.write_header(hop.vni, &mut header);
+        let envelope = Envelope {
+            outer: &outer,
+            to: mac,
+            fields: &fields,
+            tunnel: &header[..header_len],
+            udp_csum: tunnel.udp_csum,
+        };
+        let front = Front { exit, envelope };
         let offload = batch.frame(slot).offload;
         let first = frame.len().min(FIRST);
-        let len = front.outer.len() - HEADER_LEN + tunnel.header_len() + frame.len();
-        let whole = !out.split && exit.uplink.caps.take_tunnelled(&offload, len, tunnel.udp_csum);
+        let whole = !out.split && exit.uplink.takes(&front.envelope, &offload, frame.len());
         if whole {
             match self.send_one(&front, out, &frame[..first], &frame[first..], &offload, counters) {
                 // The kernel had agreed to it; what it does not take whole it takes in segments.
@@ -153,46 +152,30 @@ impl Sender {
         offload: &Offload,
         counters: &PortCounters,
     ) -> SendResult {
-        let Front { exit, tunnel, hop, outer, fields } = front;
-        let before = exit.queue.vnet_header_len();
-        let (vnet, packet) = self.scratch.split_at_mut(HEADROOM);
-        let (ethernet_to_udp, inner) = packet.split_at_mut(outer.len());
-        let tunnel_len = tunnel.write_header(hop.vni, inner);
+        let Front { exit, envelope } = front;
         let tag = out.rewrite.push.map(|tag| tag.to_bytes());
         let tag = tag.as_ref().map_or(&[][..], |tag| tag);
-        let mut len = tunnel_len;
+        // The frame's headers stand where those of the packet will end, whatever the length of these.
+        let (before, head) = self.scratch.split_at_mut(BEFORE);
+        let mut len = 0;
         for part in [&first[..ADDRS_LEN], tag, &first[ADDRS_LEN + usize::from(out.rewrite.pop)..]] {
-            inner[len..len + part.len()].copy_from_slice(part);
+            head[len..len + part.len()].copy_from_slice(part);
             len += part.len();
         }
-        let (header, head) = inner[..len].split_at(tunnel_len);
-        let around = Encapsulation {
-            v6: tunnel.v6,
-            l4: (outer.len() - 8) as u16,
-            len: (outer.len() + tunnel_len) as u16,
-            udp_csum: tunnel.udp_csum,
-        };
+        let head = &head[..len];
         let inner_l3 = skip_tags(head, ADDRS_LEN).map_or(0, |(_, _, l3)| l3 as u16);
         let offload = offload.moved(out.rewrite.shift());
-        let (said, checksum) = outbound(&exit.uplink.caps, &around, &offload, inner_l3);
-        let mut word = [0; 2];
-        let covered = checksum.covers([head, rest], &mut word);
-        let slices = [header, covered[0], covered[1]];
-        let checksum = checksum.as_udp(&slices);
-        let payload = len + rest.len();
-        if outer.write(fields, payload, checksum, ethernet_to_udp).is_none() {
+        let start = BEFORE - exit.queue.vnet_header_len() - envelope.len();
+        if exit.uplink.seal(envelope, [head, rest], &offload, inner_l3, &mut before[start..]).is_none() {
             return SendResult::Refused(Errno::INVAL); // the scratch is as long as the longest
         }
-        let start = HEADROOM - before;
-        vnet[start..].copy_from_slice(&said.to_vnet().as_bytes()[..before]);
-        let end = HEADROOM + outer.len() + len;
-        let parts = [IoSlice::new(&self.scratch[start..end]), IoSlice::new(rest)];
+        let parts = [IoSlice::new(&self.scratch[start..BEFORE + len]), IoSlice::new(rest)];
         let result = exit.queue.send(&parts[..1 + usize::from(!rest.is_empty())]);
         if result == SendResult::Sent {
             counters.tx_frames.add(1);
-            counters.tx_bytes.add((payload - tunnel_len) as u64);
+            counters.tx_bytes.add((len + rest.len()) as u64);
             exit.counters.tx_frames.add(1);
-            exit.counters.tx_bytes.add((front.outer.len() + payload) as u64);
+            exit.counters.tx_bytes.add((envelope.len() + len + rest.len()) as u64);
         }
         result
     }

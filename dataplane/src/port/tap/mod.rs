@@ -35,7 +35,7 @@ use crate::{
         netns::{self, NetnsId},
         tun,
     },
-    wire::{MacAddr, virtio_net},
+    wire::MacAddr,
 };
 
 /// What a TAP port is to be like.
@@ -74,15 +74,6 @@ impl Default for TapOptions {
             offload: true,
             uplink: false,
         }
-    }
-}
-
-/// Octets of the virtio header that goes with these capabilities.
-const fn header_len(caps: &Caps) -> usize {
-    match caps {
-        Caps { tunnel: true, .. } => virtio_net::TUNNEL_LEN,
-        Caps { vnet_hdr: true, .. } => virtio_net::LEN,
-        _ => 0,
     }
 }
 
@@ -171,7 +162,7 @@ impl Tap {
 
     /// Octets of the virtio header before each frame: 12, 24 where it describes tunnels, or 0 for a plain port.
     pub fn vnet_header_len(&self) -> usize {
-        header_len(&self.caps)
+        self.caps.vnet_header_len()
     }
 
     /// The name the interface was given.

@@ -8,10 +8,7 @@ use std::{
 use rustix::io::Errno;
 use zerocopy::FromBytes;
 
-use super::{
-    super::{ErrnoClass, Received, SendResult, classify},
-    header_len,
-};
+use super::super::{ErrnoClass, Received, SendResult, classify};
 use crate::{
     counters::{DropReason, PortCounters},
     frame::{BATCH, Batch, Caps, MAX_FRAME, Offload},
@@ -42,7 +39,7 @@ pub(crate) const WORTH_A_RING: usize = 2;
 impl TapQueue {
     /// A queue over a descriptor that gives and takes one frame a call, with a virtio header in front where `caps` says so.
     pub fn new(fd: OwnedFd, caps: Caps) -> Self {
-        Self { fd, caps, before: header_len(&caps), expect: 1, typical: 1 }
+        Self { fd, caps, before: caps.vnet_header_len(), expect: 1, typical: 1 }
     }
 
     /// Another handle on the same queue, for a worker that only sends by it.

@@ -49,11 +49,19 @@ pub struct MemoryNet(Arc<Mutex<Hub>>);
 
 #[derive(Default)]
 struct Hub {
-    inboxes: HashMap<SocketAddr, VecDeque<Parcel>>,
+    inboxes: HashMap<SocketAddr, Inbox>,
     groups: HashMap<SocketAddr, Vec<SocketAddr>>,
     trains: bool,
     mtu: Option<u32>,
     lose: Option<Loss>,
+}
+
+/// What waits at an address.
+#[derive(Default)]
+struct Inbox {
+    parcels: VecDeque<Parcel>,
+    /// Endpoints that fetch it.
+    owners: usize,
 }
 
 type Loss = Box<dyn FnMut(&Parcel) -> bool + Send>;
@@ -96,13 +104,17 @@ impl MemoryNet {
 
     /// The receiving end of an endpoint. A second one at the same address takes from the same queue.
     pub fn bind(&self, local: SocketAddr) -> MemoryRx {
-        self.hub().inboxes.entry(local).or_default();
+        self.hub().inboxes.entry(local).or_default().owners += 1;
         MemoryRx { net: self.clone(), local }
     }
 
     /// What is sent to `group` also comes to the endpoint at `member`, except from itself.
     pub fn join(&self, group: SocketAddr, member: SocketAddr) {
-        self.hub().groups.entry(group).or_default().push(member);
+        let mut hub = self.hub();
+        let members = hub.groups.entry(group).or_default();
+        if !members.contains(&member) {
+            members.push(member);
+        }
     }
 
     /// The sending end of an endpoint.
@@ -112,7 +124,7 @@ impl MemoryNet {
 
     /// Datagrams and trains that nobody has fetched.
     pub fn waiting(&self) -> usize {
-        self.hub().inboxes.values().map(VecDeque::len).sum()
+        self.hub().inboxes.values().map(|inbox| inbox.parcels.len()).sum()
     }
 }
 
@@ -125,11 +137,11 @@ impl Hub {
         let members = groups.get(&parcel.to).map_or(&[][..], Vec::as_slice);
         for member in members.iter().filter(|m| m.ip() != parcel.from.ip()) {
             if let Some(inbox) = inboxes.get_mut(member) {
-                inbox.push_back(parcel.clone());
+                inbox.parcels.push_back(parcel.clone());
             }
         }
         if let Some(inbox) = inboxes.get_mut(&parcel.to) {
-            inbox.push_back(parcel);
+            inbox.parcels.push_back(parcel);
         }
     }
 }
@@ -139,6 +151,19 @@ impl Hub {
 pub struct MemoryRx {
     net: MemoryNet,
     local: SocketAddr,
+}
+
+/// Nobody can fetch what waits where the last endpoint has gone.
+impl Drop for MemoryRx {
+    fn drop(&mut self) {
+        let mut hub = self.net.hub();
+        if let Some(inbox) = hub.inboxes.get_mut(&self.local) {
+            inbox.owners -= 1;
+            if inbox.owners == 0 {
+                hub.inboxes.remove(&self.local);
+            }
+        }
+    }
 }
 
 impl MemoryRx {
@@ -158,7 +183,7 @@ impl MemoryRx {
             if room == 0 {
                 return Received::Full;
             }
-            let Some(parcel) = inbox.pop_front() else { return Received::Drained };
+            let Some(parcel) = inbox.parcels.pop_front() else { return Received::Drained };
             let len = parcel.octets.len();
             slot[..len].copy_from_slice(&parcel.octets);
             room = room.saturating_sub(len);

@@ -14,8 +14,8 @@ use crate::{
     sys::udp::{Envelope, SendScratch},
 };
 
-/// The longest head: Geneve's 8 octets and its options (252), and the headers of a segment (`offload::MAX_HEADERS`).
-pub const HEAD_MAX: usize = 8 + 252 + 256;
+/// The longest head: Geneve's 8 octets and its options (252), the headers of a segment (`offload::MAX_HEADERS`), and a tag between them.
+pub const HEAD_MAX: usize = 8 + 252 + 256 + 4;
 /// A body up to this size is copied behind its head: one part instead of two, and one for a whole run of such datagrams. The kernel
 /// takes about as long over a part as over a copy of this size.
 const COPY_MAX: usize = 256;
