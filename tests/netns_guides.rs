@@ -161,8 +161,9 @@ fn shell() -> Option<Command> {
         ]);
         command
     };
-    let why = if !Path::new("/dev/net/tun").exists() {
-        "this machine has no /dev/net/tun"
+    let tun = fs::File::options().read(true).write(true).open("/dev/net/tun");
+    let why = if tun.is_err() {
+        "this process may not open /dev/net/tun"
     } else if !world().arg("true").output().is_ok_and(|output| output.status.success()) {
         "this process may not make namespaces; run as root, or under `unshare -Urn`"
     } else {
