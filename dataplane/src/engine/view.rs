@@ -3,7 +3,6 @@
 use super::{
     Engine,
     ports::{Oper, PortState},
-    tunnels::TunnelState,
 };
 use crate::{
     api::{
