@@ -19,7 +19,7 @@ use uplink::UplinkArrivals;
 
 use crate::{
     clock::Clock,
-    counters::{Counter, PortCounters},
+    counters::{Counter, DropReason, PortCounters},
     forward::{Env, Scratch, Silent, TxPlan, forward},
     frame::{BATCH, Batch, Datagram},
     index::{PortIdx, RemoteIdx, TxSetIdx, VtepIdx},
@@ -481,7 +481,10 @@ impl Worker {
         let Some(known) = self.snapshot.vtep(vtep) else { return Received::Drained };
         self.batch.clear();
         self.datagrams.clear();
-        let received = listening.rx.recv(&mut self.batch, &mut self.datagrams, known.stats.of(self.index));
+        let counters = known.stats.of(self.index);
+        let received = listening.rx.recv(&mut self.batch, &mut self.datagrams, counters);
+        // Those never came as far as a tunnel, so that they are the endpoint's.
+        counters.drop_many(DropReason::UnderlayOverflow, listening.rx.overflowed());
         if !self.datagrams.is_empty() {
             self.gauge.batches.add(1);
             self.decapsulate(vtep);
