@@ -238,7 +238,7 @@ fn receives(
 }
 
 /// Decapsulation alone, or with all that follows until frames are planned.
-fn into(
+fn inward(
     c: &mut Criterion,
     case: &str,
     encap: Encap,

@@ -257,6 +257,39 @@ fn the_inputs_for_uplink_reach_what_they_are_named_for() {
     }
 }
 
+#[test]
+fn the_inputs_for_decap_reach_what_they_are_named_for() {
+    let fate = |name: &str| {
+        let fate = targets::decap::fate(&fs::read(corpus().join("decap").join(name)).unwrap());
+        (fate.frames, fate.merged, fate.dropped.into_iter().collect::<Vec<_>>())
+    };
+    for (name, frames, merged, dropped) in [
+        ("vxlan-three-networks", 3, 3, &[][..]),
+        ("vxlan-train-of-four", 4, 4, &[]),
+        ("vxlan-train-of-two-networks", 6, 6, &[]),
+        ("vxlan-tcp-train-to-merge", 5, 1, &[]),
+        ("vxlan-whole-super-frame", 1, 1, &[]),
+        ("vxlan-tcp-super-frame-without-stride", 1, 1, &[]),
+        ("vxlan-liar-before-a-train", 0, 0, &["gso_malformed"]),
+        ("vxlan-headers-in-a-super-frame", 0, 0, &["gso_malformed"]),
+        ("vxlan-header-alone", 1, 1, &["runt"]),
+        ("vxlan-no-octets-at-all", 0, 0, &["vxlan_malformed"]),
+        ("vxlan-without-vni-flag", 0, 0, &["vxlan_malformed"]),
+        ("vxlan-reserved-bits-refused", 0, 0, &["vxlan_reserved_bits"]),
+        ("vxlan-from-ourselves", 0, 0, &["remote_is_self"]),
+        ("vxlan-from-a-stranger", 0, 0, &["remote_unknown"]),
+        ("vxlan-network-of-nobody", 0, 0, &["vni_unknown"]),
+        ("vxlan-mark-that-nobody-understands", 0, 0, &["ecn_invalid"]),
+        ("vxlan-group-not-to-be-learned", 1, 1, &[]),
+        ("geneve-options-in-a-train", 3, 3, &[]),
+        ("geneve-unknown-critical-option-in-a-train", 1, 1, &["geneve_critical_option"]),
+        ("geneve-control-packet", 0, 0, &["geneve_control"]),
+        ("geneve-longer-than-its-part", 0, 0, &["geneve_malformed", "vni_unknown"]),
+    ] {
+        assert_eq!(fate(name), (frames, merged, dropped.to_vec()), "{name}");
+    }
+}
+
 proptest! {
     #[test]
     fn random_octets_pass_every_target(input in prop::collection::vec(any::<u8>(), 0..200)) {

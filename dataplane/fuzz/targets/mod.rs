@@ -4,6 +4,7 @@
 //! `corpus/` whose files are named for what they hold.
 
 pub mod call;
+pub mod decap;
 pub mod forward;
 pub mod layers;
 pub mod merge;
@@ -21,6 +22,7 @@ pub type Target = (&'static str, fn(&[u8]));
 #[allow(dead_code, reason = "a fuzzing binary runs one of them")]
 pub const ALL: &[Target] = &[
     ("call", call::run),
+    ("decap", decap::run),
     ("forward", forward::run),
     ("layers", layers::run),
     ("neigh", neigh::run),

@@ -139,7 +139,7 @@ impl Engine {
         };
         let (opened, tunnel) = if spec.options.kind_or_default().is_tunnel() {
             let state = self.tunnel_open(spec)?;
-            (Opened { backend: self.tunnel_backend(&state), queues: Vec::new() }, Some(state))
+            (Opened { backend: state.backend(), queues: Vec::new() }, Some(state))
         } else {
             (self.opener.open(spec, queues).map_err(|e| kernel(&e))?, None)
         };
@@ -206,7 +206,10 @@ impl Engine {
             None
         };
         let state = self.ports.get_mut(name).ok_or_else(|| not_found("port", name))?;
-        let replaced = tunnel.and_then(|tunnel| state.tunnel.replace(tunnel));
+        let replaced = tunnel.and_then(|tunnel| {
+            state.backend = tunnel.backend();
+            state.tunnel.replace(tunnel)
+        });
         let before = std::mem::replace(&mut state.spec, spec);
         let (old, new) = (&before.options, &state.spec.options);
         if new.storm_limit != old.storm_limit {

@@ -46,6 +46,16 @@ impl Engine {
                 }
             }
         }
+        for (name, state) in &self.uplinks {
+            if let Oper::Down(reason) = &state.oper {
+                notices.push(format!("uplink {name} is down: {reason}"));
+            }
+            if state.spec.options.offload_or_default().0 && !state.uplink.caps().tunnel {
+                notices.push(format!(
+                    "uplink {name}: this kernel takes no super-frames in tunnels (Linux 6.17); they leave in segments"
+                ));
+            }
+        }
         notices.extend(self.damped_notices());
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -148,6 +148,7 @@ impl Decapsulator {
     pub fn next(&mut self, env: &Arrivals<'_>, datagrams: &[Datagram], batch: &mut Batch) -> Option<Ingress> {
         batch.clear();
         let mut run: Option<(Ingress, u16)> = None;
+        let mut octets = 0;
         'all: while let Some(datagram) = datagrams.get(self.at) {
             if self.offset == 0 {
                 self.stride = if datagram.stride == 0 { datagram.len } else { datagram.stride };
@@ -164,6 +165,7 @@ impl Decapsulator {
                         let offload = self.offload(datagram, &found);
                         if mark(&mut batch.memory_mut()[found.frame.clone()], datagram.tos) {
                             run = Some((found.ingress, found.entrance));
+                            octets += found.frame.len() as u64;
                             batch.push_at(found.frame, offload, found.remote);
                         } else {
                             count(env, Some(found.entrance), DropReason::EcnInvalid);
@@ -179,7 +181,7 @@ impl Decapsulator {
         if let Some(entrance) = env.vtep.entrances.get(usize::from(entrance)) {
             let counters = entrance.stats.of(env.worker);
             counters.rx_frames.add(batch.len() as u64);
-            counters.rx_bytes.add((0..batch.len()).map(|n| u64::from(batch.frame(n).len)).sum());
+            counters.rx_bytes.add(octets);
         }
         Some(ingress)
     }

@@ -481,10 +481,11 @@ impl Worker {
         let Some(known) = self.snapshot.vtep(vtep) else { return Received::Drained };
         self.batch.clear();
         self.datagrams.clear();
-        let counters = known.stats.of(self.index);
-        let received = listening.rx.recv(&mut self.batch, &mut self.datagrams, counters);
-        // Those never came as far as a tunnel, so that they are the endpoint's.
-        counters.drop_many(DropReason::UnderlayOverflow, listening.rx.overflowed());
+        let received = listening.rx.recv(&mut self.batch, &mut self.datagrams, known.stats.of(self.index));
+        let lost = listening.rx.overflowed();
+        if lost > 0 {
+            known.stats.of(self.index).drop_many(DropReason::UnderlayOverflow, lost);
+        }
         if !self.datagrams.is_empty() {
             self.gauge.batches.add(1);
             self.decapsulate(vtep);

@@ -17,7 +17,7 @@ use crate::{
     frame::Batch,
     index::{PortIdx, RemoteIdx, TxSetIdx},
     offload::{MAX_HEADERS, Split},
-    overlay::{Hop, Remotes, Tunnel, Via, entropy, tunnel::MAX_HEADER},
+    overlay::{Hop, OuterFields, Remotes, Tunnel, Via, entropy, tunnel::MAX_HEADER},
     wire::ethernet::ADDRS_LEN,
 };
 
@@ -33,12 +33,17 @@ pub trait Exits {
     fn uplink(&self, port: PortIdx) -> Option<UplinkExit<'_>>;
 }
 
+/// What a frame says of its outer packet: whether that may be fragmented, its flow, and the fields of the outer header.
+type Said = (bool, u32, OuterFields);
+
 /// The scratch memory of a worker's encapsulation.
 #[derive(Debug)]
 pub struct Encapsulator {
     outbox: Outbox,
     /// The tunnel header of the frame at hand: room for the longest, which is not to be emptied for each.
     header: Box<[u8; MAX_HEADER]>,
+    /// What was found out about the last frame that left by a port: copies of a frame stand together in a plan.
+    last: Option<((u8, PortIdx), Said)>,
     uplinks: uplink::Sender,
 }
 
@@ -47,6 +52,7 @@ impl Default for Encapsulator {
         Self {
             outbox: Outbox::default(),
             header: Box::new([0; MAX_HEADER]),
+            last: None,
             uplinks: uplink::Sender::default(),
         }
     }
@@ -67,6 +73,7 @@ impl Encapsulator {
         exits: &E,
         mut narrow: impl FnMut(RemoteIdx),
     ) {
+        self.last = None;
         for out in plan {
             if let Some(hop) = out.hop
                 && let Some((tunnel, counters)) = exits.tunnel(out.port)
@@ -114,10 +121,19 @@ impl Encapsulator {
                 return self.uplinks.send(out, hop, address, (port, exit), (tunnel, counters), batch);
             }
         };
-        let fields = tunnel.outer_fields(frame);
+        let copy_of = (out.slot, out.port);
+        let (may_fragment, flow, fields) = match self.last {
+            Some((of, said)) if of == copy_of => said,
+            _ => {
+                let may_fragment = tunnel.may_fragment(frame, ADDRS_LEN);
+                let said = (may_fragment, entropy::flow_hash(frame), tunnel.outer_fields(frame));
+                self.last = Some((copy_of, said));
+                said
+            }
+        };
         let to = To {
-            set: if tunnel.may_fragment(frame, ADDRS_LEN) { fragmenting } else { whole },
-            flow: entropy::flow_hash(frame),
+            set: if may_fragment { fragmenting } else { whole },
+            flow,
             addr: SocketAddr::new(address, tunnel.dst_port),
             tos: fields.tos,
             ttl: fields.ttl,
