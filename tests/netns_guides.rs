@@ -1,4 +1,4 @@
-//! The guides tell what happens: every `sh` block of a page runs as it stands there, and what the page shows comes.
+//! The guides and README.md tell what happens: every `sh` block of a page runs as it stands there, and what the page shows comes.
 //!
 //! A page is one shell, in namespaces of its own for network, mounts and processes. It may call things what it likes, and nothing of
 //! it is left. The lines that the page shows behind a block must come in their order; others may come between them, since
@@ -22,28 +22,33 @@ const SECONDS: &str = "120";
 const MARK: &str = "=== end of block";
 
 #[test]
+fn readme() {
+    runs_as_shown("README.md");
+}
+
+#[test]
 fn quick_start() {
-    runs_as_shown("quick-start.md");
+    runs_as_shown("docs/guide/quick-start.md");
 }
 
 #[test]
 fn ports_and_vlans() {
-    runs_as_shown("ports-and-vlans.md");
+    runs_as_shown("docs/guide/ports-and-vlans.md");
 }
 
 #[test]
 fn troubleshooting() {
-    runs_as_shown("troubleshooting.md");
+    runs_as_shown("docs/guide/troubleshooting.md");
 }
 
 #[test]
 fn overlay() {
-    runs_as_shown("overlay.md");
+    runs_as_shown("docs/guide/overlay.md");
 }
 
 #[test]
 fn uplink() {
-    runs_as_shown("uplink.md");
+    runs_as_shown("docs/guide/uplink.md");
 }
 
 /// Commands, and what the page shows of what they print.
@@ -56,7 +61,7 @@ struct Block {
 
 #[track_caller]
 fn runs_as_shown(page: &str) {
-    let text = fs::read_to_string(root().join("docs/guide").join(page)).expect("the page");
+    let text = fs::read_to_string(root().join(page)).expect("the page");
     let blocks = blocks(&text);
     assert!(!blocks.is_empty(), "{page} has no commands");
     let Some(shell) = shell() else { return };
@@ -69,7 +74,7 @@ fn runs_as_shown(page: &str) {
             let wanted = told(line);
             assert!(
                 came.any(|line| Some(line) == wanted),
-                "docs/guide/{page}, block of line {}: this did not come:\n{line}\nbut this:\n{printed}",
+                "{page}, block of line {}: this did not come:\n{line}\nbut this:\n{printed}",
                 block.line
             );
         }
