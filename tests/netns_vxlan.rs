@@ -326,6 +326,20 @@ fn tcp_through_a_narrow_link_of_the_underlay_recovers_by_icmp() {
 }
 
 #[test]
+fn a_tunnel_carries_what_its_underlay_carries() {
+    let Some((net, switch)) = Switch::new(1) else { return };
+    let underlay = Underlay::cable(&net, 9000);
+    let [a, _] = [0, 1].map(|n| {
+        let vtep = Vtep::at(&underlay, n, Way::Sockets, false);
+        vtep.start(&net, &switch, &format!("--type vxlan --vni 42 --remote {}", vtep.far()))
+    });
+    assert!(a.ping(v4(2)));
+    assert!(a.ping_with(v4(2), 8000, LONG).is_some());
+    let overlay = switch.show("overlay0");
+    assert_eq!((overlay.mtu, overlay.drops), (8950, [].into()));
+}
+
+#[test]
 fn a_static_entry_leads_to_its_remote_without_flooding() {
     for way in Way::BOTH {
         let Some((net, switch)) = Switch::new(1) else { return };

@@ -66,14 +66,11 @@ fn vlan_mode(options: &PortOptions) -> VlanMode {
 }
 
 impl PortState {
-    /// Longest IP packet that may leave by it: what an operator says, and else what is behind it takes.
+    /// Octets of the longest IP packet that leaves; of a tunnel, where nothing is said, what its underlay carries.
     pub(super) fn mtu(&self) -> u32 {
-        match (&self.tunnel, self.spec.options.mtu) {
-            (_, Some(mtu)) => mtu,
-            // A tunnel has a limit for each remote, and tells senders of it.
-            (Some(_), None) => u32::MAX,
-            (None, None) => self.spec.options.mtu_or_default(),
-        }
+        let options = &self.spec.options;
+        let carried = self.tunnel.as_ref().map(|state| state.tunnel.inner_mtu());
+        options.mtu.or(carried).unwrap_or_else(|| options.mtu_or_default())
     }
 
     /// What the packet path is to know of the port.
@@ -90,7 +87,12 @@ impl PortState {
             isolated: options.isolated_or_default().0,
             locked: options.locked_or_default().0,
             mac_limit: options.mac_limit_or_default(),
-            mtu: self.mtu(),
+            // What fits a tunnel depends on the path to each remote; an operator can say less.
+            mtu: if self.tunnel.is_some() {
+                options.mtu.unwrap_or(u32::MAX)
+            } else {
+                options.mtu_or_default()
+            },
             caps: self.backend.caps(),
             storm: self.storm.clone(),
             secure: self.secure.clone(),
@@ -137,7 +139,7 @@ impl Engine {
         };
         let (opened, tunnel) = if spec.options.kind_or_default().is_tunnel() {
             let state = self.tunnel_open(spec)?;
-            (Opened { backend: self.tunnel_backend(&state), queues: Vec::new() }, Some(state))
+            (Opened { backend: state.backend(), queues: Vec::new() }, Some(state))
         } else {
             (self.opener.open(spec, queues).map_err(|e| kernel(&e))?, None)
         };
@@ -204,7 +206,10 @@ impl Engine {
             None
         };
         let state = self.ports.get_mut(name).ok_or_else(|| not_found("port", name))?;
-        let replaced = tunnel.and_then(|tunnel| state.tunnel.replace(tunnel));
+        let replaced = tunnel.and_then(|tunnel| {
+            state.backend = tunnel.backend();
+            state.tunnel.replace(tunnel)
+        });
         let before = std::mem::replace(&mut state.spec, spec);
         let (old, new) = (&before.options, &state.spec.options);
         if new.storm_limit != old.storm_limit {

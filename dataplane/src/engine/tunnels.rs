@@ -40,20 +40,18 @@ pub(super) struct TunnelState {
     /// The remotes that an operator named, in the order of the list; or the group.
     pub(super) flood: Vec<RemoteIdx>,
     pub(super) tunnel: Arc<Tunnel>,
+    caps: Caps,
     /// The next hops towards them on an uplink, so that these are known before the first frame is there.
     _next_hops: Vec<Arc<NextHop>>,
 }
 
 /// A tunnel: it has no interface, and cannot vanish.
 #[derive(Debug)]
-struct TunnelBackend {
-    /// What the path out takes: nothing over sockets, whole super-frames over an uplink that can.
-    caps: Caps,
-}
+struct TunnelBackend(Caps);
 
 impl Backend for TunnelBackend {
     fn caps(&self) -> Caps {
-        self.caps
+        self.0
     }
 
     fn ifname(&self) -> String {
@@ -74,6 +72,13 @@ impl Backend for TunnelBackend {
 
     fn destroy(self: Box<Self>) -> Result<(), BackendError> {
         Ok(())
+    }
+}
+
+impl TunnelState {
+    /// What stands behind the port, seen from the control thread.
+    pub(super) fn backend(&self) -> Box<dyn Backend> {
+        Box::new(TunnelBackend(self.caps))
     }
 }
 
@@ -120,7 +125,8 @@ impl Engine {
         let tunnel = Arc::new(self.describe(spec, &need, &lease, &flood));
         self.underlay.touch(lease.vtep);
         let next_hops = self.ask_next_hops(need.vtep.local.ip(), &options.remote);
-        Ok(TunnelState { lease, flood, tunnel, _next_hops: next_hops })
+        let caps = self.caps_of(&tunnel);
+        Ok(TunnelState { lease, flood, tunnel, caps, _next_hops: next_hops })
     }
 
     /// Asks for the next hops to these remotes, where they are reached by an uplink.
@@ -147,16 +153,11 @@ impl Engine {
         }
     }
 
-    /// What stands behind a tunnel, seen from the control thread.
-    pub(super) fn tunnel_backend(&self, state: &TunnelState) -> Box<dyn Backend> {
-        let caps = match state.tunnel.via {
-            Via::Sockets { .. } => Caps::NONE,
-            Via::Uplink(port) => {
-                let caps = self.uplinks.values().find(|uplink| uplink.idx == port).map(|u| *u.uplink.caps());
-                caps.map_or(Caps::NONE, |caps| caps.tunnelled(state.tunnel.udp_csum))
-            }
-        };
-        Box::new(TunnelBackend { caps })
+    /// What the way out takes: nothing over sockets, whole super-frames over an uplink that can.
+    fn caps_of(&self, tunnel: &Tunnel) -> Caps {
+        let Via::Uplink(port) = tunnel.via else { return Caps::NONE };
+        let uplink = self.uplinks.values().find(|uplink| uplink.idx == port);
+        uplink.map_or(Caps::NONE, |uplink| uplink.uplink.caps().tunnelled(tunnel.udp_csum))
     }
 
     fn need(&self, spec: &PortSpec) -> Result<Need, Refusal> {

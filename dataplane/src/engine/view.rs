@@ -3,7 +3,6 @@
 use super::{
     Engine,
     ports::{Oper, PortState},
-    tunnels::TunnelState,
 };
 use crate::{
     api::{
@@ -38,8 +37,8 @@ impl Engine {
                 ));
             }
             let offloads = offload_words(&state.backend.caps());
-            // Over sockets a tunnel asks for nothing; what an uplink does without, that says itself.
-            if state.spec.options.offload_or_default().0 && state.tunnel.is_none() {
+            // What a tunnel takes whole depends on its way out, and is no lack of the kernel's.
+            if state.tunnel.is_none() && state.spec.options.offload_or_default().0 {
                 let lacking: Vec<&str> =
                     offload_words(&Caps::ALL).into_iter().filter(|word| !offloads.contains(word)).collect();
                 if !lacking.is_empty() {
@@ -144,10 +143,7 @@ impl Engine {
             ifname: (!tunnel).then(|| state.backend.ifname()),
             netns: options.netns.clone(),
             mac: state.backend.mac(),
-            mtu: match &state.tunnel {
-                Some(TunnelState { tunnel, .. }) => state.mtu().min(tunnel.inner_mtu()),
-                None => state.mtu(),
-            },
+            mtu: state.mtu(),
             address: options.address.clone(),
             admin: options.admin_or_default(),
             oper: oper.to_owned(),

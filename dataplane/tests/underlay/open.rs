@@ -37,7 +37,7 @@ fn ports_that_are_taken_or_to_be_avoided_are_passed_over() {
 fn an_address_that_is_not_here_is_an_error_that_names_it() {
     let Some((a, _b)) = hosts() else { return };
     let error = a.run(|| TxSet::open(&tx_options("203.0.113.9"), 1)).unwrap_err();
-    assert!(matches!(error, UnderlayError::Bind { .. }), "{error}");
+    assert!(matches!(error, UnderlayError::NotHere(_)), "{error}");
     assert!(error.to_string().contains("203.0.113.9"), "{error}");
 }
 

@@ -88,6 +88,9 @@ pub enum UnderlayError {
         .0.port(), .0.ip()
     )]
     InUse(SocketAddr),
+    /// The address is not one of this host.
+    #[error("no interface here has the address {0}")]
+    NotHere(IpAddr),
     /// The address cannot be bound to.
     #[error("cannot bind a UDP socket to {local}: {source}")]
     Bind {
@@ -131,6 +134,7 @@ fn socket(local: IpAddr) -> io::Result<Socket> {
 fn bind(socket: &Socket, local: SocketAddr) -> Result<(), UnderlayError> {
     socket.bind(&local.into()).map_err(|source| match source.raw_os_error() {
         Some(libc::EADDRINUSE) => UnderlayError::InUse(local),
+        Some(libc::EADDRNOTAVAIL) => UnderlayError::NotHere(local.ip()),
         _ => UnderlayError::Bind { local, source },
     })
 }
