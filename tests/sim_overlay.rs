@@ -2,9 +2,12 @@
 
 mod sim;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use proptest::prelude::*;
@@ -130,6 +133,9 @@ proptest! {
     ) {
         const MESH: usize = 4;
         let mut net = mesh(MESH);
+        for switch in &mut net.switches {
+            switch.change("BridgeSet", json!({ "name": "br0", "ageing": "3600s" }));
+        }
         let mut places: [Option<(usize, usize)>; 8] = [None; 8];
         for (from, site, port, to) in frames {
             // Who has not moved far speaks from where it is.
@@ -139,7 +145,8 @@ proptest! {
             };
             let moved = places[usize::from(from)] != Some(place);
             if moved {
-                net.pass(20);
+                // Five moves in three minutes would be too many to follow.
+                net.advance(Duration::from_secs(50));
                 places[usize::from(from)] = Some(place);
             }
             let here = format!("{}/p{}", place.0, place.1);
