@@ -7,6 +7,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use sim::{ALL, Arrived, Network, frame, mac, station, tagged};
 use tapway_dataplane::frame::{Caps, Checksum, Gso, GsoKind, Offload};
@@ -115,6 +116,41 @@ fn a_machine_that_moves_is_followed_by_every_site_from_its_first_frame_on() {
         for from in (0..SITES).filter(|&from| from != home) {
             let arrived = net.send(from, "p0", &frame(vm, from as u8 + 1));
             assert_eq!(at(&arrived), [format!("{home}/{port}")], "from {from}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    /// Stations that say so when they move, by a broadcast, are reached where they are, and nothing comes twice or where it should not.
+    #[test]
+    fn whoever_moves_wherever_every_frame_goes_where_its_station_is(
+        frames in prop::collection::vec((0u8..6, 0..4usize, 0..2usize, 0u8..8), 1..40),
+    ) {
+        const MESH: usize = 4;
+        let mut net = mesh(MESH);
+        let mut places: [Option<(usize, usize)>; 8] = [None; 8];
+        for (from, site, port, to) in frames {
+            // Who has not moved far speaks from where it is.
+            let place = match places[usize::from(from)] {
+                Some(place) if to % 2 == 1 => place,
+                _ => (site, port),
+            };
+            let moved = places[usize::from(from)] != Some(place);
+            if moved {
+                net.pass(20);
+                places[usize::from(from)] = Some(place);
+            }
+            let here = format!("{}/p{}", place.0, place.1);
+            let known = if moved { None } else { places[usize::from(to)] };
+            let f = frame(if moved { ALL } else { to }, from);
+            let arrived = at(&net.send(place.0, &format!("p{}", place.1), &f));
+            match known {
+                Some(to) if to == place => prop_assert!(arrived.is_empty(), "{arrived:?}"),
+                Some((site, port)) => prop_assert_eq!(arrived, [format!("{site}/p{port}")]),
+                None => prop_assert_eq!(arrived, all_but(0..MESH, &here)),
+            }
         }
     }
 }
@@ -317,6 +353,18 @@ fn a_known_neighbour_costs_the_underlay_nothing() {
     let answers: Vec<_> = arrived.iter().filter(|(.., octets)| octets[6..12] == mac(7)).collect();
     assert_eq!(at(&answers.into_iter().cloned().collect::<Vec<_>>()), ["1/p0"]);
     assert_eq!(at(&net.send(0, "p0", &question(8))), all_but(0..3, "0/p0"));
+}
+
+#[test]
+fn what_comes_faster_than_it_is_taken_is_counted() {
+    let mut net = mesh(2);
+    net.underlay.set_depth(10);
+    for n in 0..30 {
+        assert!(net.switches[0].end("p0", 0).send(&frame(ALL, n + 1), Offload::NONE));
+    }
+    let arrived = net.run();
+    assert_eq!(arrived.iter().filter(|(switch, port, _)| (*switch, &**port) == (1, "p0")).count(), 10);
+    assert_eq!(net.switches[1].all_drops(), [("underlay_overflow".to_owned(), 20)].into());
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn frame(to: MacAddr, from: MacAddr, flow: usize) -> Vec<u8> {
 
 fn geneve_options() -> Box<[u8]> {
     let list: Vec<GeneveOption> = vec!["0102:80:00001111".parse().expect("an option")];
-    geneve::options(&list).expect("few").into()
+    geneve::options(&list).expect("few")
 }
 
 /// Two ports and a tunnel with so many remotes, behind which its stations are.
@@ -283,7 +283,7 @@ fn inward(
 }
 
 /// The path, into tunnels and out of them.
-pub fn path(c: &mut Criterion) {
+pub(crate) fn path(c: &mut Criterion) {
     let vxlan = || Encap::Vxlan { gbp: None };
     let geneve = || Encap::Geneve { options: geneve_options() };
     let vxlan_rules = || Rules::Vxlan(vxlan::Rules::default());

@@ -65,8 +65,8 @@ drop_reasons! {
         "The virtio header before the frame contradicts the frame: a checksum or segment size outside it, an unknown type."
         "Something behind the port writes raw virtio headers (PACKET_VNET_HDR); stop or fix it.";
     GsoMalformed "gso_malformed" Ingress
-        "The frame is marked as a super-frame but its headers are not those of TCP or UDP over IPv4 or IPv6, or lie about their length."
-        "Something behind the port writes raw virtio headers (PACKET_VNET_HDR); stop or fix it.";
+        "The frame is marked as a super-frame but its headers are not those of TCP or UDP over IPv4 or IPv6, or lie about their length; or a datagram from a tunnel can be read as one super-frame and as several packets."
+        "Something behind the port writes raw virtio headers (PACKET_VNET_HDR), or a station beyond the tunnel forges lengths; find it.";
     PortDown "port_down" Ingress
         "The port the frame came from is down, administratively or because its interface was renamed, moved or deleted."
         "tapwayctl port show NAME tells which.";

@@ -42,6 +42,9 @@ struct Rig {
     datagrams: Vec<Datagram>,
 }
 
+/// Drop reasons that have counted, with their numbers.
+type Drops = Vec<(DropReason, u64)>;
+
 /// A frame as it came out.
 #[derive(Clone, Debug, PartialEq)]
 struct Out {
@@ -124,7 +127,7 @@ impl Rig {
     }
 
     /// The drops of the ports, and those of the endpoint.
-    fn drops(&self) -> (Vec<(DropReason, u64)>, Vec<(DropReason, u64)>) {
+    fn drops(&self) -> (Drops, Drops) {
         let ports = self.vtep.entrances.iter().flat_map(|e| e.stats.total().drops().collect::<Vec<_>>());
         (ports.collect(), self.vtep.stats.total().drops().collect())
     }

@@ -29,7 +29,7 @@ fn vxlan() -> Tunnel {
 
 fn geneve(words: &[&str]) -> Tunnel {
     let list: Vec<_> = words.iter().map(|word| word.parse().unwrap()).collect();
-    Tunnel { encap: Encap::Geneve { options: options(&list).unwrap().into() }, ..vxlan() }
+    Tunnel { encap: Encap::Geneve { options: options(&list).unwrap() }, ..vxlan() }
 }
 
 #[test]

@@ -270,7 +270,7 @@ fn any_encap() -> impl Strategy<Value = (Encap, Rules)> {
     let geneve = prop::collection::vec(word, 0..12).prop_map(|words| {
         let list: Vec<_> = words.iter().map(|word| word.parse().unwrap()).collect();
         let known = vec![(0x0102, 0x80), (0x0102, 0x81)].into();
-        (Encap::Geneve { options: options(&list).unwrap().into() }, Rules::Geneve(known))
+        (Encap::Geneve { options: options(&list).unwrap() }, Rules::Geneve(known))
     });
     prop_oneof![gbp, geneve]
 }
@@ -458,7 +458,7 @@ fn every_end_of_a_send_is_counted_under_its_own_name() {
 fn the_longest_heads_find_room_however_full_it_is() {
     let net = MemoryNet::new();
     let list: Vec<_> = (0..3).map(|_| format!("0104:03:{}", "ab".repeat(80)).parse().unwrap()).collect();
-    let encap = Encap::Geneve { options: options(&list).unwrap().into() };
+    let encap = Encap::Geneve { options: options(&list).unwrap() };
     let mut near = Near::new(&net, false, encap);
     let (long, offload) = behind_options();
     let push = Rewrite { pop: 0, push: Some(Tag { tpid: EtherType::VLAN, tci: Tci(9) }) };

@@ -53,6 +53,7 @@ struct Hub {
     groups: HashMap<SocketAddr, Vec<SocketAddr>>,
     trains: bool,
     mtu: Option<u32>,
+    depth: Option<usize>,
     lose: Option<Loss>,
 }
 
@@ -62,6 +63,18 @@ struct Inbox {
     parcels: VecDeque<Parcel>,
     /// Endpoints that fetch it.
     owners: usize,
+    /// What came and found no room, since somebody asked.
+    lost: u64,
+}
+
+impl Inbox {
+    fn put(&mut self, parcel: Parcel, depth: Option<usize>) {
+        if depth.is_some_and(|depth| self.parcels.len() >= depth) {
+            self.lost += 1;
+        } else {
+            self.parcels.push_back(parcel);
+        }
+    }
 }
 
 type Loss = Box<dyn FnMut(&Parcel) -> bool + Send>;
@@ -95,6 +108,11 @@ impl MemoryNet {
     /// The longest IP packet it takes, where that was set.
     pub fn mtu(&self) -> Option<u32> {
         self.hub().mtu
+    }
+
+    /// Loses what comes for an endpoint at which so many wait.
+    pub fn set_depth(&self, depth: usize) {
+        self.hub().depth = Some(depth);
     }
 
     /// Loses what `lose` says.
@@ -133,15 +151,15 @@ impl Hub {
         if self.lose.as_mut().is_some_and(|lose| lose(&parcel)) {
             return;
         }
-        let Self { inboxes, groups, .. } = self;
+        let Self { inboxes, groups, depth, .. } = self;
         let members = groups.get(&parcel.to).map_or(&[][..], Vec::as_slice);
         for member in members.iter().filter(|m| m.ip() != parcel.from.ip()) {
             if let Some(inbox) = inboxes.get_mut(member) {
-                inbox.parcels.push_back(parcel.clone());
+                inbox.put(parcel.clone(), *depth);
             }
         }
         if let Some(inbox) = inboxes.get_mut(&parcel.to) {
-            inbox.parcels.push_back(parcel);
+            inbox.put(parcel, *depth);
         }
     }
 }
@@ -167,6 +185,11 @@ impl Drop for MemoryRx {
 }
 
 impl MemoryRx {
+    /// See [`UnderlayRx::overflowed`](super::UnderlayRx::overflowed).
+    pub fn overflowed(&mut self) -> u64 {
+        self.net.hub().inboxes.get_mut(&self.local).map_or(0, |inbox| std::mem::take(&mut inbox.lost))
+    }
+
     /// See [`UnderlayRx::recv`](super::UnderlayRx::recv).
     pub fn recv(
         &mut self,

@@ -73,7 +73,7 @@ impl UnderlayRx {
     pub fn overflowed(&mut self) -> u64 {
         match self {
             Self::Socket(rx) => rx.overflowed(),
-            Self::Memory(_) => 0,
+            Self::Memory(rx) => rx.overflowed(),
         }
     }
 
