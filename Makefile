@@ -16,7 +16,7 @@ help: ## this list
 	@while IFS=: read -r name what; do printf 'make %-6s  %s\n' "$$name" "$${what#*## }"; done \
 	    < <(grep -E '^[a-z]+:.*## ' Makefile)
 
-demo: ## builds the switch and shows it at work: hosts, VLANs, a transfer, the tables, a trace
+demo: ## builds the switch and shows it at work: hosts, VLANs, a transfer, the tables, a trace, tunnels
 	@.ci/packages demo
 	cargo build --release --locked --bins
 	tests/demo.sh target/release

@@ -494,7 +494,13 @@ fn a_user_who_may_not_is_told_so() {
     let stranger = || {
         let mut command = Command::new(&binary);
         command.args(["status", "--socket"]).arg(daemon.socket()).uid(65534).gid(65534);
-        let out = command.output().unwrap();
+        // A process that another test has just begun may still hold the copy open for writing, until it executes.
+        let out = loop {
+            match command.output() {
+                Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+                out => break out.unwrap(),
+            }
+        };
         (out.status.code().unwrap(), String::from_utf8(out.stderr).unwrap())
     };
     let (code, err) = stranger();
