@@ -11,9 +11,13 @@
 //! The host's end gets its address alone, without the rest of the prefix: a route to a whole prefix could take away the host's way to the
 //! network that its NIC is in. What it has to know, where the switch is, a route to that one address says.
 
-use std::{io::IoSlice, net::IpAddr, sync::Arc};
+use std::{
+    io::IoSlice,
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
@@ -61,6 +65,13 @@ impl From<NetlinkError> for UplinkError {
     fn from(error: NetlinkError) -> Self {
         Self::Tap(error.into())
     }
+}
+
+/// The link-local address that an interface has by its MAC address (RFC 4291 appendix A): the one the kernel gives it, as a rule.
+fn link_local(mac: MacAddr) -> IpNet {
+    let [a, b, c, d, e, f] = mac.octets();
+    let address = Ipv6Addr::from_octets([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+    Ipv6Net::new_assert(address, 64).into()
 }
 
 /// An open uplink.
@@ -162,9 +173,17 @@ impl Uplink {
             socket.delete_host_route(&link, address)?; // one that a daemon left behind which was killed
         }
         match socket.add_host_route(&link, address) {
-            Err(error) if error.errno == Errno::EXIST => Err(UplinkError::RouteTaken { address }),
-            result => Ok(result?),
+            Err(error) if error.errno == Errno::EXIST => return Err(UplinkError::RouteTaken { address }),
+            result => result?,
         }
+        if let (IpAddr::V6(_), Some(mac)) = (address, link.mac) {
+            // The host asks for us by its link-local address alone (`ndisc_send_ns`), and not before it has waited for two seconds whether
+            // somebody else has it. Nobody can: there is only the switch at the other end.
+            let own = link_local(mac);
+            socket.delete_address(&link, own)?;
+            socket.add_address(&link, own)?;
+        }
+        Ok(())
     }
 
     /// Takes back what an interface that stays would keep.
