@@ -67,7 +67,13 @@ impl Net {
 
     /// A new host, with its loopback interface up.
     pub(crate) fn host(&self, name: &str) -> Host {
-        Host::unshare(name).unwrap_or_else(|e| panic!("host {name}: no new namespace: {e}"))
+        let host = Host::unshare(name).unwrap_or_else(|e| panic!("host {name}: no new namespace: {e}"));
+        // A host that has been up for long has its link-local addresses, and forwards over IPv6, which it does not for the two seconds of
+        // duplicate address detection.
+        for conf in ["all", "default"] {
+            host.sysctl(&format!("net/ipv6/conf/{conf}/accept_dad"), "0");
+        }
+        host
     }
 
     /// [`Host::kernel_bridge`] in [`home`](Self::home).
