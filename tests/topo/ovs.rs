@@ -13,6 +13,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::net::UnixStream,
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -56,7 +57,8 @@ impl<'a> Ovs<'a> {
         }
         let remote = format!("--remote=punix:{}", ovs.path("db.sock"));
         ovs.database = Some(ovs.daemon("ovsdb-server", &[&remote, &ovs.path("conf.db")]));
-        ovs.wait_for("the socket of the database", || Path::new(&ovs.path("db.sock")).exists());
+        // The socket is there before anybody listens at it.
+        ovs.wait_for("the database", || UnixStream::connect(ovs.path("db.sock")).is_ok());
         ovs.vsctl("--no-wait init");
         let pidfile = format!("--pidfile={}", ovs.path("ovs-vswitchd.pid"));
         let socket = format!("unix:{}", ovs.path("db.sock"));

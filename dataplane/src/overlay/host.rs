@@ -116,7 +116,8 @@ impl Host {
         };
         let host = Self { address: address.addr(), mac, way, hops: RwLock::default() };
         if let Some(gateway) = gateway {
-            host.next_hop(gateway); // so that it is asked for before the first frame needs it
+            // It is the other end's address, and that is where the first frames go, which would come before an answer.
+            host.next_hop(gateway).expect(interface);
         }
         host
     }

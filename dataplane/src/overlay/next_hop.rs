@@ -25,6 +25,8 @@ const DOUBLINGS: u32 = 3;
 
 /// In [`NextHop::state`], above the 48 bits of the address: it is known.
 const KNOWN: u64 = 1 << 48;
+/// And nobody has been heard there yet.
+const EXPECTED: u64 = KNOWN << 1;
 
 /// The next hop has not answered (yet). The frame is lost, as [`UplinkUnresolved`](crate::counters::DropReason::UplinkUnresolved).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +79,11 @@ impl NextHop {
         Self { ip: None, ..hop }
     }
 
+    /// Takes the MAC address of somebody who was set up as this neighbour; he is asked all the same, and forgotten if he does not answer.
+    pub(super) fn expect(&self, mac: MacAddr) {
+        self.state.store(known(mac) | EXPECTED, Relaxed);
+    }
+
     /// Its address; `None` where it is the interface at the other end.
     pub fn ip(&self) -> Option<IpAddr> {
         self.ip
@@ -123,21 +130,25 @@ impl NextHop {
         let ip = self.ip?;
         let unanswered = self.unanswered.load(Relaxed);
         let mac = self.peek();
-        if mac.is_some() {
-            let confirmed = self.confirmed.load(Relaxed);
-            // Asked again only while it is used: somebody who left is not asked for ever.
-            if now.secs().wrapping_sub(confirmed) < REACHABLE_SECS || self.used.load(Relaxed) <= confirmed {
-                return None;
-            }
+        let heard = self.state.load(Relaxed) & EXPECTED == 0;
+        let confirmed = self.confirmed.load(Relaxed);
+        // Asked again only while it is used: somebody who left is not asked for ever.
+        if heard
+            && mac.is_some()
+            && (now.secs().wrapping_sub(confirmed) < REACHABLE_SECS || self.used.load(Relaxed) <= confirmed)
+        {
+            return None;
         }
         let asked = self.asked.load(Relaxed);
-        let pause = RETRY * (1 << if mac.is_some() { 0 } else { unanswered.min(DOUBLINGS) });
+        let doublings = unanswered.saturating_sub(TRIES).min(DOUBLINGS);
+        let pause = RETRY * (1 << if mac.is_some() { 0 } else { doublings });
         if asked != 0 && unanswered > 0 && now < Tick::from_nanos(asked - 1).after(pause) {
             return None;
         }
         self.asked.compare_exchange(asked, now.nanos().saturating_add(1), Relaxed, Relaxed).ok()?;
-        let of = mac.filter(|_| unanswered < TRIES);
-        if mac.is_some() && of.is_none() {
+        // Whom nobody has heard yet, everybody is asked for.
+        let of = mac.filter(|_| unanswered < TRIES && heard);
+        if mac.is_some() && unanswered >= TRIES {
             self.state.store(0, Relaxed); // whoever had the address is gone; ask everybody
             self.unanswered.store(1, Relaxed);
         } else {
@@ -172,8 +183,18 @@ mod tests {
     fn somebody_who_never_answers_is_asked_at_growing_pauses() {
         let hop = NextHop::unknown(IP);
         assert_eq!(hop.mac(at(0)), Err(Unresolved));
-        assert_eq!(sent(&hop, 0, 33), [0, 2_000, 6_000, 14_000, 22_000, 30_000]);
+        assert_eq!(sent(&hop, 0, 33), [0, 1_000, 2_000, 3_000, 5_000, 9_000, 17_000, 25_000]);
         assert_eq!(hop.asking(at(60_000)), Some(Asking { ip: IP, of: None }), "everybody is asked");
+    }
+
+    #[test]
+    fn who_was_set_up_is_used_at_once_asked_for_and_forgotten_without_an_answer() {
+        let hop = NextHop::unknown(IP);
+        hop.expect(MAC);
+        assert_eq!(hop.mac(at(0)), Ok(MAC));
+        assert_eq!(hop.asking(at(0)), Some(Asking { ip: IP, of: None }), "everybody is asked");
+        assert_eq!(sent(&hop, 100, 3), [1_000, 2_000, 3_000]);
+        assert_eq!(hop.mac(at(3_100)), Err(Unresolved));
     }
 
     #[test]

@@ -231,7 +231,10 @@ fn a_next_hop_is_asked_for_and_its_answer_believed() {
     assert_eq!(asked.len(), 1);
     assert_eq!(asked[0][..14], [255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 2, 8, 6]);
     assert_eq!(asked[0][38..42], [198, 51, 100, 1]);
-    assert!(gateway.mac(at(0)).is_err());
+    assert_eq!(gateway.mac(at(0)), Ok(GATEWAY_MAC), "the other end was set up as the gateway");
+    let answer = arp(2, OTHER_MAC, [198, 51, 100, 1], [198, 51, 100, 2]);
+    assert_eq!(handle(&host, &answer).0, Handled::Learned);
+    assert_eq!(gateway.mac(at(0)), Ok(OTHER_MAC), "who answers is believed");
     let answer = arp(2, GATEWAY_MAC, [198, 51, 100, 1], [198, 51, 100, 2]);
     assert_eq!(handle(&host, &answer).0, Handled::Learned);
     assert_eq!(gateway.mac(at(0)), Ok(GATEWAY_MAC));

@@ -151,7 +151,10 @@ fn set_buffer(
 
 /// Fails where any socket receives at this address and port, also one that would share it.
 fn claim(local: SocketAddr) -> Result<(), UnderlayError> {
-    bind(&socket(local.ip()).map_err(UnderlayError::Open)?, local)
+    let socket = socket(local.ip()).map_err(UnderlayError::Open)?;
+    bind(&socket, local)?;
+    // From here on it shares: the ones to come need not wait until it is gone, which a fork elsewhere in the process can delay.
+    socket.set_reuse_port(true).map_err(named("SO_REUSEPORT", local.ip()))
 }
 
 /// A socket that receives at `address`, which is the endpoint's or a group's.
