@@ -340,6 +340,26 @@ fn a_tunnel_carries_what_its_underlay_carries() {
 }
 
 #[test]
+fn a_tunnel_is_down_while_its_uplink_is_and_comes_back_with_it() {
+    for over_v6 in [false, true] {
+        let Some((net, switch)) = Switch::new(1) else { return };
+        let underlay = Underlay::cable(&net, 1500);
+        let words = ["--vni 42", "id 42"];
+        let Some([a, _b]) = with_kernel(&net, &switch, &underlay, (Way::Uplink, over_v6), words) else {
+            return;
+        };
+        let host = &underlay.site(0).host;
+        // The kernel takes its route away with it, and over IPv6 its addresses.
+        host.ip("link set dev uplink0 down");
+        let reason = switch.wait_oper("overlay0", "down");
+        assert!(reason.is_some_and(|reason| reason.starts_with("its uplink uplink0 is down")));
+        host.ip("link set dev uplink0 up");
+        switch.wait_oper("overlay0", "up");
+        topo::wait_until("the client is reached again", LONG, || a.ping_with(v4(2), 56, SHORT).is_some());
+    }
+}
+
+#[test]
 fn a_static_entry_leads_to_its_remote_without_flooding() {
     for way in Way::BOTH {
         let Some((net, switch)) = Switch::new(1) else { return };

@@ -156,9 +156,9 @@ impl Engine {
                 bridge.neighbours.sweep(now, ageing);
             }
             self.settle_damped(now);
+            self.housekeep_uplinks(now);
             let names: Vec<PortName> = self.ports.keys().cloned().collect();
             names.iter().for_each(|name| self.check_health(name));
-            self.housekeep_uplinks(now);
             self.housekeep_tunnels(now);
         }
         Duration::from_nanos(self.next_housekeeping.nanos().saturating_sub(now.nanos()))

@@ -269,8 +269,10 @@ impl Engine {
 
     /// Looks whether what is behind a port is there, and acts when that has changed.
     pub(super) fn check_health(&mut self, name: &PortName) {
+        let way = self.ports.get(name).and_then(|state| self.broken_way(state.tunnel.as_ref()?));
         let Some(state) = self.ports.get_mut(name) else { return };
         let oper = match state.backend.health() {
+            Ok(()) if way.is_some() => Oper::Down(way.unwrap_or_default()),
             Ok(()) if state.lost => {
                 Oper::Down("the kernel closed its queue; delete the port and add it again".into())
             }

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Backend, BackendError, Engine, invalid,
-    ports::PortState,
+    ports::{Oper, PortState},
     underlay::{Group, Lease, Need, VtepAddress, VtepState},
 };
 use crate::{
@@ -150,6 +150,16 @@ impl Engine {
         let now = state.tunnel.as_ref().map(|tunnel| tunnel.flood.as_slice()).unwrap_or_default();
         for &remote in before.flood.iter().filter(|remote| !now.contains(remote)) {
             bridge.fdb.flush(&Flush { port: Some(state.idx), remote: Some(remote), ..Flush::default() });
+        }
+    }
+
+    /// Why nothing leaves by a tunnel, where it is the uplink that is down.
+    pub(super) fn broken_way(&self, tunnel: &TunnelState) -> Option<String> {
+        let Via::Uplink(port) = tunnel.tunnel.via else { return None };
+        let uplink = self.uplinks.values().find(|uplink| uplink.idx == port)?;
+        match &uplink.oper {
+            Oper::Up => None,
+            Oper::Down(reason) => Some(format!("its uplink {} is down: {reason}", uplink.spec.name)),
         }
     }
 

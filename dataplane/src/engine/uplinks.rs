@@ -150,7 +150,12 @@ impl Engine {
                 continue;
             }
             match &oper {
-                Oper::Up => tracing::info!(uplink = %name, "uplink is up"),
+                Oper::Up => {
+                    tracing::info!(uplink = %name, "uplink is up");
+                    if let Err(error) = state.uplink.lead_here_again() {
+                        tracing::warn!(uplink = %name, %error, "the host's way to the switch could not be put back");
+                    }
+                }
                 Oper::Down(reason) => tracing::warn!(uplink = %name, reason, "uplink is down"),
             }
             state.oper = oper;

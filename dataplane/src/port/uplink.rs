@@ -82,14 +82,17 @@ pub struct Uplink {
     sender: TapQueue,
     queues: Vec<TapQueue>,
     path: overlay::Uplink,
+    /// The addresses of the host's end.
+    addresses: Vec<IpNet>,
 }
 
 impl Uplink {
     /// Makes the TAP of `options`, gives its interface the address `gateway`, and the host a route to the switch's `address` by it.
     /// Of `options`, addresses, persistence and kind are set here.
     pub fn open(options: TapOptions, address: IpNet, gateway: Option<IpAddr>) -> Result<Self, UplinkError> {
-        let addresses = gateway.map(IpNet::from).into_iter().collect();
-        let mut tap = Tap::open(&TapOptions { addresses, persist: false, uplink: true, ..options })?;
+        let addresses: Vec<IpNet> = gateway.map(IpNet::from).into_iter().collect();
+        let mut tap =
+            Tap::open(&TapOptions { addresses: addresses.clone(), persist: false, uplink: true, ..options })?;
         let queues = tap.take_queues();
         let sender = match queues.first().map(TapQueue::share) {
             Some(Ok(sender)) => sender,
@@ -104,7 +107,7 @@ impl Uplink {
         let mac = MacAddr::from_bits(bits(tap.mac()) ^ OTHER | LOCAL);
         let host = Arc::new(Host::new(address, mac, gateway, tap.mac()));
         let path = overlay::Uplink { address: address.addr(), mac, caps: *tap.caps(), mtu: tap.mtu(), host };
-        let mut uplink = Self { tap, sender, queues, path };
+        let mut uplink = Self { tap, sender, queues, path, addresses };
         if let Err(error) = uplink.lead_here() {
             let _ = uplink.restore(); // the first error is the one to report
             return Err(error);
@@ -176,12 +179,29 @@ impl Uplink {
             Err(error) if error.errno == Errno::EXIST => return Err(UplinkError::RouteTaken { address }),
             result => result?,
         }
-        if let (IpAddr::V6(_), Some(mac)) = (address, link.mac) {
+        self.use_link_local(&mut socket, &link)
+    }
+
+    /// Puts back what the kernel takes away from an interface that is set down: its routes, and its IPv6 addresses. To be called when it
+    /// is up again.
+    pub fn lead_here_again(&mut self) -> Result<(), UplinkError> {
+        self.tap.set_addresses(&self.addresses)?;
+        let (mut socket, link) = self.tap.interface_end()?;
+        match socket.add_host_route(&link, self.path.address) {
+            Err(error) if error.errno == Errno::EXIST => {} // somebody was faster
+            result => result?,
+        }
+        self.use_link_local(&mut socket, &link)
+    }
+
+    /// Makes the host ask for the switch at once, over IPv6.
+    fn use_link_local(&self, socket: &mut Socket, link: &Link) -> Result<(), UplinkError> {
+        if let (IpAddr::V6(_), Some(mac)) = (self.path.address, link.mac) {
             // The host asks for us by its link-local address alone (`ndisc_send_ns`), and not before it has waited for two seconds whether
             // somebody else has it. Nobody can: there is only the switch at the other end.
             let own = link_local(mac);
-            socket.delete_address(&link, own)?;
-            socket.add_address(&link, own)?;
+            socket.delete_address(link, own)?;
+            socket.add_address(link, own)?;
         }
         Ok(())
     }
