@@ -105,7 +105,6 @@ impl Path<'_> {
         let vni = match tunnel.vni_of(vlan) {
             _ if !egress.is_up() => Err(DropReason::EgressDown),
             _ if remotes.is_empty() => Err(DropReason::NoRemote),
-            _ if frame.packet > egress.mtu => Err(DropReason::MtuExceeded),
             None => Err(DropReason::DestinationNotMember),
             Some(vni) => Ok(vni),
         };
@@ -127,9 +126,16 @@ impl Path<'_> {
             }
         }
         let mut answered = false;
+        let longest = frame.longest(rx.bytes(slot), &rewrite);
+        if frame.packet > egress.mtu {
+            // An operator's limit holds for fragments too; its sender is told all the same.
+            let limit = egress.mtu + longest - frame.packet;
+            self.passes_all_the_same(exit, limit, frame, &rewrite, rx, tx, &mut answered);
+            return self.refuse(frame.slot, port, egress, DropReason::MtuExceeded, seen);
+        }
         for &remote in remotes {
             let limit = tunnel.frame_limit(self.env.snapshot.remotes.path_mtu(remote));
-            if frame.longest(rx.bytes(slot), &rewrite) > limit
+            if longest > limit
                 && !self.passes_all_the_same(exit, limit, frame, &rewrite, rx, tx, &mut answered)
             {
                 self.refuse(frame.slot, port, egress, DropReason::TunnelMtuExceeded, seen);

@@ -117,7 +117,7 @@ impl Host {
         let host = Self { address: address.addr(), mac, way, hops: RwLock::default() };
         if let Some(gateway) = gateway {
             // It is the other end's address, and that is where the first frames go, which would come before an answer.
-            host.next_hop(gateway).expect(interface);
+            host.next_hop(gateway).presume(interface);
         }
         host
     }

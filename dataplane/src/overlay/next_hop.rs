@@ -80,7 +80,7 @@ impl NextHop {
     }
 
     /// Takes the MAC address of somebody who was set up as this neighbour; he is asked all the same, and forgotten if he does not answer.
-    pub(super) fn expect(&self, mac: MacAddr) {
+    pub(super) fn presume(&self, mac: MacAddr) {
         self.state.store(known(mac) | EXPECTED, Relaxed);
     }
 
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn who_was_set_up_is_used_at_once_asked_for_and_forgotten_without_an_answer() {
         let hop = NextHop::unknown(IP);
-        hop.expect(MAC);
+        hop.presume(MAC);
         assert_eq!(hop.mac(at(0)), Ok(MAC));
         assert_eq!(hop.asking(at(0)), Some(Asking { ip: IP, of: None }), "everybody is asked");
         assert_eq!(sent(&hop, 100, 3), [1_000, 2_000, 3_000]);

@@ -156,7 +156,7 @@ impl Tunnel {
     /// Octets of the longest frame, from its destination address on, that fits a path of `path_mtu` octets (0: not known).
     #[inline]
     pub fn frame_limit(&self, path_mtu: u32) -> u32 {
-        let outer = if path_mtu == 0 { self.underlay_mtu } else { path_mtu.min(self.underlay_mtu) };
+        let outer = if path_mtu == 0 { self.underlay_mtu } else { path_mtu };
         outer.saturating_sub(self.overhead())
     }
 

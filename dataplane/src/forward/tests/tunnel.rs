@@ -319,9 +319,20 @@ fn each_remote_has_its_own_path() {
     let out = s.copies(0, &packet(9, &[], false, true, 1400));
     assert_eq!(places(&out), [(1, Some((0, 7))), (0, None), (1, Some((2, 7)))]);
     assert_eq!((told(&out[1].2, 0), s.dropped(1, DropReason::TunnelMtuExceeded)), (1350, 1));
-    // A path that became wider is the underlay's again.
+    // One that is wider than the others takes more than they do.
     s.snapshot.remotes.set_path_mtu(RemoteIdx(1), 9000);
-    assert_eq!(s.copies(0, &packet(9, &[], false, true, 1450)).len(), 3);
+    let out = s.copies(0, &packet(9, &[], false, true, 8950));
+    assert_eq!(places(&out), [(0, None), (1, Some((1, 7)))]);
+}
+
+#[test]
+fn who_sends_more_than_an_operator_allows_is_told_and_fragments_do_not_help() {
+    let s = Switch::new(vec![port(), Port { mtu: 1000, ..behind(tunnel(2)) }]).remotes(2);
+    let [(0, None, message)] = &s.copies(0, &packet(9, &[], false, true, 1001))[..] else { panic!() };
+    assert_eq!((told(message, 0), s.dropped(1, DropReason::MtuExceeded)), (1000, 1));
+    assert_eq!(s.copies(0, &packet(9, &[], false, false, 1001)), [], "it may be fragmented, but not by us");
+    assert_eq!((s.dropped(1, DropReason::MtuExceeded), s.all_drops()), (2, 2));
+    assert_eq!(s.copies(0, &packet(9, &[], false, true, 1000)).len(), 2);
 }
 
 #[test]
