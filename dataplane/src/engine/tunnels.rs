@@ -30,8 +30,8 @@ use crate::{
 const ASSUMED_MTU: u32 = 1500;
 /// A remote is forgotten when it was not heard of for this long after the last address behind it has aged.
 const FORGET_REMOTE: Duration = Duration::from_secs(60);
-/// Paths whose MTU is asked for in one round of housekeeping.
-const PATHS_PER_ROUND: usize = 256;
+/// Paths whose MTU is asked for in one round of housekeeping, of a second; what a sender meets is asked for at once.
+const PATHS_PER_ROUND: usize = 16;
 
 /// What a port that is a tunnel has beside what every port has.
 #[derive(Debug)]
