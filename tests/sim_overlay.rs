@@ -13,7 +13,10 @@ use std::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sim::{ALL, Arrived, Network, frame, mac, station, tagged};
-use tapway_dataplane::frame::{Caps, Checksum, Gso, GsoKind, Offload};
+use tapway_dataplane::{
+    api::Reply,
+    frame::{Caps, Checksum, Gso, GsoKind, Offload},
+};
 
 /// Sites of the mesh.
 const SITES: usize = 8;
@@ -310,6 +313,13 @@ fn a_group_reaches_its_members_once_and_known_stations_are_sent_to_alone() {
     assert_eq!(at(&net.send(0, "p0", &frame(3, 1))), ["2/p0"]);
     let learned = net.switch().entries().into_iter().find(|e| e.mac.to_string() == station(3)).unwrap();
     assert_eq!(learned.remote.unwrap().to_string(), site(2), "behind who sent it, not behind the group");
+    match net.switches[0].ask("RemoteList", json!({ "port": "overlay" })).unwrap() {
+        Reply::Remotes { remotes } => {
+            let heard: Vec<_> = remotes.iter().map(|r| (r.remote.to_string(), r.learned)).collect();
+            assert_eq!(heard, [(site(1), Some(1)), (site(2), Some(1))], "no settings name them");
+        }
+        other => panic!("RemoteList answered {other:?}"),
+    }
     // A member that leaves gets nothing more, and one that comes back gets everything once.
     let spec = mesh_port(2, 0, json!({ "vni": 7, "group": "239.1.1.1", "underlay_dev": "eth0" }));
     net.switches[2].change("PortDel", json!({ "name": "overlay" }));

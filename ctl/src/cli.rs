@@ -246,7 +246,7 @@ pub(crate) enum Remote {
     /// Take another end from a tunnel
     #[command(after_help = "Example:\n  tapwayctl remote del overlay 198.51.100.2")]
     Del(End),
-    /// The other ends of a tunnel
+    /// The other ends of a tunnel: its remotes, and others behind which addresses were learned
     #[command(after_help = "Example:\n  tapwayctl remote list overlay --json")]
     List {
         /// Port of the tunnel

@@ -83,7 +83,7 @@ drop_reasons! {
         "The frame that came from the uplink is neither for a tunnel nor for the switch's own address on it."
         "Nothing for a few; for many, look at the routes of the host that point to the uplink.";
     UdpZeroChecksum "udp_zero_checksum" Ingress
-        "The outer packet is IPv6 and its UDP checksum is zero, which the tunnel does not accept (RFC 6936)."
+        "The outer packet came by an uplink over IPv6 and its UDP checksum is zero, which the tunnel does not accept (RFC 6936). Over sockets the kernel drops such datagrams itself: `nstat -az Udp6InCsumErrors` counts them."
         "Switch UDP checksums on at the other end, or accept zero at this one.";
     VxlanMalformed "vxlan_malformed" Ingress
         "The datagram ends inside its VXLAN header, or the I flag that says there is a VNI is not set (RFC 7348 5)."

@@ -10,6 +10,8 @@ use std::{
     ops::RangeInclusive,
 };
 
+use ipnet::IpNet;
+
 use super::{
     spec::{BridgeSpec, FdbSpec, MAX_FDB_LIMIT, NeighSpec, PortSpec, PortType, UplinkSpec},
     words::{NAME_MAX, PortName, VlanList},
@@ -88,6 +90,23 @@ fn no_host(key: &'static str, ip: IpAddr, shown: &impl std::fmt::Display) -> Opt
     let broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
     (ip.is_unspecified() || ip.is_multicast() || broadcast)
         .then(|| Problem::new(key, format!("{key}: {shown} is not the address of a host")))
+}
+
+/// An address that is not for one host of its network.
+fn no_single_host(key: &'static str, ip: IpAddr, network: &IpNet) -> Option<Problem> {
+    // A prefix of two addresses is a link between two hosts and has none that is kept (RFC 3021, RFC 6164).
+    let what = match network {
+        IpNet::V4(net) if net.prefix_len() < 31 && ip == net.network() => "the number of its network",
+        IpNet::V4(net) if net.prefix_len() < 31 && ip == net.broadcast() => {
+            "the broadcast address of its network"
+        }
+        // "The 'subnet prefix' in an anycast address is the prefix that identifies a specific link" (RFC 4291 §2.6.1).
+        IpNet::V6(net) if net.prefix_len() < 127 && ip == net.network() => {
+            "the subnet-router anycast address of its network"
+        }
+        _ => return None,
+    };
+    Some(Problem::new(key, format!("{key}: {ip} is {what} {}, not the address of a host", network.trunc())))
 }
 
 /// What is wrong with the name of an interface, which is that of the object `name` where none is given.
@@ -242,7 +261,7 @@ impl UplinkSpec {
         problems.extend(no_interface_name(&self.name, o.ifname.as_deref()));
         problems.extend(o.mac.and_then(|mac| no_station("mac", mac)));
         let (ip, mtu) = (self.address.addr(), o.mtu_or_default());
-        problems.extend(no_host("address", ip, &self.address));
+        problems.extend(self.address_problem(ip));
         if ip.is_ipv6() && (MIN_MTU..MIN_IPV6_MTU).contains(&mtu) {
             problems.push(Problem {
                 key: "mtu",
@@ -254,6 +273,15 @@ impl UplinkSpec {
         problems
     }
 
+    fn address_problem(&self, ip: IpAddr) -> Option<Problem> {
+        if ip.is_loopback() {
+            let message =
+                format!("address: {} is a loopback address, which no other host reaches", self.address);
+            return Some(Problem::new("address", message));
+        }
+        no_host("address", ip, &self.address).or_else(|| no_single_host("address", ip, &self.address))
+    }
+
     fn gateway_problem(&self, gateway: IpAddr) -> Option<Problem> {
         let address = self.address;
         let message = if gateway == address.addr() {
@@ -261,7 +289,8 @@ impl UplinkSpec {
         } else if !address.contains(&gateway) {
             format!("gateway: {gateway} is not in the prefix of {address}")
         } else {
-            return no_host("gateway", gateway, &gateway);
+            return no_host("gateway", gateway, &gateway)
+                .or_else(|| no_single_host("gateway", gateway, &address));
         };
         Some(Problem { key: "gateway", with: Some("address"), message })
     }
@@ -405,12 +434,36 @@ mod tests {
         for (address, more) in [
             ("198.51.100.1/24", "gateway = \"198.51.100.254\"\nmtu = 9000\nqueues = 2"),
             ("198.51.100.1/32", "mtu = 68"),
+            ("198.51.100.8/31", "gateway = \"198.51.100.9\""),
+            ("2001:db8::/128", ""),
             ("2001:db8::1/127", "gateway = \"2001:db8::\"\nmtu = 1280"),
         ] {
             assert_eq!(uplink(address, more), [""; 0], "{address} {more}");
         }
         for (address, more, message) in [
             ("0.0.0.0/0", "", "address: 0.0.0.0/0 is not the address of a host"),
+            ("127.0.0.1/32", "", "address: 127.0.0.1/32 is a loopback address, which no other host reaches"),
+            ("::1/128", "", "address: ::1/128 is a loopback address, which no other host reaches"),
+            (
+                "198.51.100.8/30",
+                "",
+                "address: 198.51.100.8 is the number of its network 198.51.100.8/30, not the address of a host",
+            ),
+            (
+                "198.51.100.11/30",
+                "",
+                "address: 198.51.100.11 is the broadcast address of its network 198.51.100.8/30, not the address of a host",
+            ),
+            (
+                "2001:db8::/64",
+                "",
+                "address: 2001:db8:: is the subnet-router anycast address of its network 2001:db8::/64, not the address of a host",
+            ),
+            (
+                "198.51.100.9/30",
+                "gateway = \"198.51.100.11\"",
+                "gateway: 198.51.100.11 is the broadcast address of its network 198.51.100.8/30, not the address of a host",
+            ),
             (
                 "198.51.100.1/24",
                 "gateway = \"203.0.113.1\"",

@@ -160,7 +160,15 @@ impl Engine {
             bum: storm(spec.options.bum_limit_or_default()),
             secure: secure(&spec.options),
         };
-        tracing::info!(port = %spec.name, bridge = %spec.bridge, ifname = %state.backend.ifname(), queues, "port added");
+        let (port, bridge) = (&spec.name, &spec.bridge);
+        match &state.tunnel {
+            Some(TunnelState { tunnel, .. }) => {
+                tracing::info!(%port, %bridge, path = %self.path_of(tunnel), "port added");
+            }
+            None => {
+                tracing::info!(%port, %bridge, ifname = %state.backend.ifname(), queues, "port added");
+            }
+        }
         self.ports.insert(spec.name.clone(), state);
         self.touch_bridge_of(&spec.name);
         self.publish();

@@ -1,6 +1,9 @@
 //! The other ends of tunnels: add, delete, list. They are settings of their ports, and change as these do.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use super::{Engine, invalid, not_found};
 use crate::{
@@ -32,6 +35,7 @@ impl Engine {
         self.port_replace(port, &options).map(drop)
     }
 
+    /// The remotes of the settings, and those behind which addresses were learned: who is heard by a group is in no settings.
     pub(super) fn remote_views(&self, port: &PortName) -> Result<Vec<RemoteView>, Refusal> {
         let state = self.port(port)?;
         let vtep = state.tunnel.as_ref().map(|tunnel| tunnel.lease.vtep);
@@ -42,9 +46,9 @@ impl Engine {
             let learned = idx.map(|idx| behind.get(&Dest::remote(state.idx, idx)).copied().unwrap_or(0));
             RemoteView { port: port.clone(), remote: *remote, path_mtu, learned }
         };
-        let mut remotes = self.tunnel(port)?.remote.clone();
-        remotes.sort_unstable();
-        remotes.dedup();
+        let mut remotes: BTreeSet<IpAddr> = self.tunnel(port)?.remote.iter().copied().collect();
+        let heard = behind.keys().filter(|dest| dest.port == state.idx).filter_map(|dest| dest.remote);
+        remotes.extend(heard.filter_map(|remote| self.underlay.remotes.address(remote)));
         Ok(remotes.iter().map(view).collect())
     }
 

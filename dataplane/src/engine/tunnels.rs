@@ -307,14 +307,17 @@ impl Engine {
         let mut view = TunnelView::of(port.spec.effective(self.workers.len() as u16));
         if let Some(TunnelState { tunnel, .. }) = &port.tunnel {
             view.inner_mtu = Some(tunnel.inner_mtu());
-            view.path = Some(match tunnel.via {
-                Via::Sockets { .. } => "sockets".to_owned(),
-                Via::Uplink(idx) => {
-                    format!("uplink {}", self.port_name(idx).map_or("?", PortName::as_str))
-                }
-            });
+            view.path = Some(self.path_of(tunnel));
         }
         view
+    }
+
+    /// By what a tunnel's packets travel.
+    pub(super) fn path_of(&self, tunnel: &Tunnel) -> String {
+        match tunnel.via {
+            Via::Sockets { .. } => "sockets".to_owned(),
+            Via::Uplink(idx) => format!("uplink {}", self.port_name(idx).map_or("?", PortName::as_str)),
+        }
     }
 }
 

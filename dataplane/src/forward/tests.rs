@@ -373,16 +373,6 @@ fn a_checksum_to_be_finished_does_not_change_what_a_secured_port_has_checked() {
     assert_eq!(rx.frame(0).offload.csum, usual, "the usual one is left to who can do it");
 }
 
-/// Reasons of the overlay whose code has not arrived yet. The change that first gives one takes it out of here and puts it
-/// into a table with a frame that meets it; the list goes with its last line.
-const UNWIRED: &[DropReason] = &[
-    DropReason::UnderlayMalformed,
-    DropReason::UnderlayFragment,
-    DropReason::NotForUs,
-    DropReason::UdpZeroChecksum,
-    DropReason::UplinkUnresolved,
-];
-
 /// For each reason that the path itself gives, a switch and a frame that meet it.
 #[test]
 fn every_drop_reason_of_the_path_can_happen_and_is_counted_once() {
@@ -561,7 +551,8 @@ fn every_drop_reason_of_the_path_can_happen_and_is_counted_once() {
         crate::port::tests::REASONS,
         crate::port::encap::tests::REASONS,
         crate::overlay::decap::tests::REASONS,
-        UNWIRED,
+        crate::overlay::uplink::tests::REASONS,
+        crate::worker::uplink::tests::REASONS,
     ]
     .concat();
     for reason in R::ALL {

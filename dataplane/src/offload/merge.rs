@@ -24,7 +24,7 @@ mod tests;
 pub use verify::verify;
 
 use places::Places;
-use verify::{Packet, TCP_LEN};
+use verify::{Packet, TCP_LEN, Verdict};
 
 use super::{
     checksum::Sum,
@@ -81,21 +81,27 @@ pub struct Limits {
 pub fn merge(batch: &mut Batch, limits: &Limits) {
     let mut merging = Merging::new(batch);
     for n in 0..batch.len() {
-        let offload = batch.frame(n).offload;
-        let packet = Packet::of(batch.bytes(n));
-        let state = match (offload.csum, &packet) {
-            (Checksum::Partial { .. }, _) => offload,
-            (Checksum::Good, Some(packet)) if packet.has_good_header(batch.bytes(n)) => {
-                Offload { gso: None, ..offload }
-            }
-            (Checksum::Unknown, Some(packet)) => packet.verify(batch.bytes(n), offload.gso, limits),
-            _ => Offload::NONE,
+        let frame = batch.bytes(n);
+        let packet = Packet::of(frame);
+        let Offload { csum, gso: hint } = &batch.frame(n).offload;
+        let verdict = match (csum, &packet) {
+            (Checksum::Partial { .. }, _) => None,
+            (Checksum::Good, Some(packet)) if packet.has_good_header(frame) => Some(Verdict::Good),
+            (Checksum::Unknown, Some(packet)) => Some(packet.verdict(frame)),
+            _ => Some(Verdict::Unknown),
         };
+        let state = match (verdict, &packet) {
+            (None, _) => batch.frame(n).offload,
+            (Some(Verdict::Good), _) => GOOD,
+            (Some(Verdict::Unfinished), Some(packet)) => packet.unfinished(frame, *hint, limits),
+            (Some(_), _) => Offload::NONE,
+        };
+        let good = state.csum == Checksum::Good;
         batch.frame_mut(n).offload = state;
         if let Some(packet) = packet
             && (packet.tcp || limits.udp)
         {
-            merging.take(batch, n, &packet, state == GOOD);
+            merging.take(batch, n, &packet, good);
         }
     }
     merging.finish(batch);
@@ -180,9 +186,8 @@ struct Open {
 struct Merging {
     /// The hash of the flow of each open super-frame; 0 where there is none.
     hashes: [u32; OPEN],
+    /// What it is; left behind where there is none any more.
     open: [Option<Open>; OPEN],
-    /// The slot that was used last: frames of one flow mostly follow each other.
-    recent: usize,
     /// The next slot that makes room for another.
     oldest: usize,
     places: Places,
@@ -192,14 +197,7 @@ struct Merging {
 
 impl Merging {
     fn new(batch: &Batch) -> Self {
-        Self {
-            hashes: [0; OPEN],
-            open: [None; OPEN],
-            recent: 0,
-            oldest: 0,
-            places: Places::new(batch),
-            keep: !0,
-        }
+        Self { hashes: [0; OPEN], open: [None; OPEN], oldest: 0, places: Places::new(batch), keep: !0 }
     }
 
     /// Frame `n` continues a super-frame, begins one, or stays alone, as it does where its checksum is not `good`.
@@ -218,7 +216,6 @@ impl Merging {
             return;
         };
         if let Some(slot) = found {
-            self.recent = slot;
             if self.append(batch, slot, n, &segment) {
                 return;
             }
@@ -226,12 +223,11 @@ impl Merging {
         }
         // "Force a flush if last segment is smaller than mss" or has PSH or FIN (`tcp_gro_receive`): nothing comes behind it.
         if segment.flags == 0 {
-            let slot = found.or_else(|| self.hashes.iter().position(|&h| h == 0)).unwrap_or_else(|| {
+            let slot = found.or_else(|| first(self.slots_of(0))).unwrap_or_else(|| {
                 self.oldest = (self.oldest + 1) % OPEN;
                 self.oldest
             });
             self.close(batch, slot);
-            self.recent = slot;
             self.hashes[slot] = hash;
             self.open[slot] = Some(Open {
                 frame: n as u8,
@@ -249,16 +245,22 @@ impl Merging {
     /// The open super-frame of the flow of `frame`.
     #[inline]
     fn find(&self, batch: &Batch, frame: &[u8], packet: &Packet, hash: u32) -> Option<usize> {
-        let is_it = |slot: usize| match &self.open[slot] {
-            Some(open) if self.hashes[slot] == hash => {
-                is_same_flow(batch.bytes(open.frame.into()), &open.packet, frame, packet)
+        let mut slots = self.slots_of(hash);
+        while let Some(slot) = first(slots) {
+            if let Some(open) = &self.open[slot]
+                && is_same_flow(batch.bytes(open.frame.into()), &open.packet, frame, packet)
+            {
+                return Some(slot);
             }
-            _ => false,
-        };
-        if is_it(self.recent) {
-            return Some(self.recent);
+            slots &= slots - 1;
         }
-        (0..OPEN).find(|&slot| self.hashes[slot] == hash && is_it(slot))
+        None
+    }
+
+    /// A bit for each slot with that hash. All are compared, without a branch: most frames of many flows find none.
+    #[inline]
+    fn slots_of(&self, hash: u32) -> u32 {
+        self.hashes.iter().enumerate().fold(0, |slots, (n, &other)| slots | u32::from(other == hash) << n)
     }
 
     /// Takes frame `n`, of the same flow, into a super-frame, where it continues it and there is room.
@@ -294,10 +296,11 @@ impl Merging {
     #[inline]
     fn close(&mut self, batch: &mut Batch, slot: usize) {
         self.hashes[slot] = 0;
-        if let Some(open) = self.open[slot].take()
+        if let Some(open) = &mut self.open[slot]
             && open.count > 1
         {
             open.close(batch);
+            open.count = 0;
         }
     }
 
@@ -305,7 +308,8 @@ impl Merging {
     #[cold]
     fn close_hosts(&mut self, batch: &mut Batch, n: usize, packet: &Packet) {
         for slot in 0..OPEN {
-            if let Some(open) = &self.open[slot]
+            if self.hashes[slot] != 0
+                && let Some(open) = &self.open[slot]
                 && open.packet.tcp == packet.tcp
                 && open.packet.addresses(batch.bytes(open.frame.into())) == packet.addresses(batch.bytes(n))
             {
@@ -399,6 +403,12 @@ impl Open {
             gso: Some(Gso { kind, size: self.size as u16, hdr_len: self.payload as u16, ecn: false }),
         };
     }
+}
+
+/// The lowest slot of which `slots` has the bit.
+#[inline]
+fn first(slots: u32) -> Option<usize> {
+    (slots != 0).then(|| slots.trailing_zeros() as usize)
 }
 
 /// The `N` octets at `at`.

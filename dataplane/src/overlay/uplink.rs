@@ -438,4 +438,4 @@ pub fn outbound(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

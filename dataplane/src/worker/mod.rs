@@ -5,7 +5,7 @@
 //! What the control thread wants arrives in the mailbox and is looked at between batches, never within one.
 //! Descriptors come and go by the mailbox too, by value: who holds a queue is who closes it.
 
-mod uplink;
+pub(crate) mod uplink;
 
 use std::{collections::VecDeque, io, os::fd::AsRawFd, sync::Arc, time::Duration};
 

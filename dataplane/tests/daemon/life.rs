@@ -47,6 +47,10 @@ fn its_log_says_ready_once_and_has_no_colours_where_nobody_sees_them() {
     daemon.bridge();
     daemon.plug("a", &a, "198.51.100.1/24");
     daemon.plug("b", &b, "198.51.100.2/24");
+    let here = json!({ "name": "here", "bridge": "br0", "address": ["203.0.113.1/24"] });
+    daemon.ok("PortAdd", here);
+    let tunnel = json!({ "name": "vx", "bridge": "br0", "type": "vxlan", "vni": 7, "local": "203.0.113.1" });
+    daemon.ok("PortAdd", tunnel);
     for _ in 0..20 {
         assert!(a.ping([198, 51, 100, 2]));
     }
@@ -58,6 +62,7 @@ fn its_log_says_ready_once_and_has_no_colours_where_nobody_sees_them() {
     assert!(!log.contains('\x1b'), "{log}");
     assert_eq!(log.lines().filter(|line| line.contains(" ready ")).count(), 1, "{log}");
     assert!(log.contains("port added port=a bridge=br0 ifname=eth0 queues=2"), "{log}");
+    assert!(log.contains("port added port=vx bridge=br0 path=sockets\n"), "a tunnel has no interface: {log}");
     assert!(log.lines().all(|line| line.contains(" INFO ")), "{log}");
 }
 

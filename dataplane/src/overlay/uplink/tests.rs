@@ -12,6 +12,10 @@ use crate::{
     wire::sample,
 };
 
+/// The drop reasons that a frame of an uplink meets by its outer headers alone; the table of what is no datagram has a frame for each.
+pub(crate) const REASONS: &[DropReason] =
+    &[DropReason::UnderlayMalformed, DropReason::UnderlayFragment, DropReason::NotForUs];
+
 /// The sender of every sample, and the switch.
 const HIM: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
 const ME: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2));
@@ -157,6 +161,11 @@ fn what_is_no_datagram_for_the_switch_is_told_apart() {
     elsewhere[24..26].copy_from_slice(&sum.to_be_bytes());
     let local = Inbound::Local;
     let refused = Inbound::Refused;
+    let host =
+        Host::new("198.51.100.2/24".parse().unwrap(), MacAddr::from_bits(2), None, MacAddr::from_bits(1));
+    let (address, mac) = (ME, MacAddr::from_bits(2));
+    let uplink = Uplink { address, mac, caps: Caps::NONE, mtu: 1500, host: Arc::new(host) };
+    let mut given = Vec::new();
     for (what, frame, expected) in [
         ("ICMP", &icmp, local.clone()),
         ("ARP", &arp, local),
@@ -167,7 +176,13 @@ fn what_is_no_datagram_for_the_switch_is_told_apart() {
         ("a wrong header checksum", &header, refused(DropReason::UnderlayMalformed)),
     ] {
         assert_eq!(inbound(frame, &UplinkOffload::NONE, ME), expected, "{what}");
+        if let Inbound::Refused(reason) = expected {
+            let arrival = uplink.receive(&[], frame, Tick::default(), &mut []);
+            assert_eq!(arrival, Arrival::Drop(reason), "{what} is for a worker to count");
+            given.push(reason);
+        }
     }
+    assert!(REASONS.iter().all(|reason| given.contains(reason)));
     let solicitation = sample::ethernet(&[], EtherType::IPV6, &{
         let mut packet = sample::ipv6(ICMPV6, &[135; 24]);
         packet[24] = 0xff;

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use proptest::prelude::*;
 use rustix::io::Errno;
 
@@ -12,14 +13,20 @@ use super::*;
 use crate::{
     bridge::Rewrite,
     counters::PortStats,
-    frame::{Checksum, Datagram, Gso, GsoKind, Offload},
+    frame::{Caps, Checksum, Datagram, Gso, GsoKind, Offload},
     index::VtepIdx,
     offload::{Limits, checksum, merge},
-    overlay::{Arrivals, Decapsulator, Encap, Entrance, Fragmentation, Inherit, Segment, Vtep, decap::Rules},
-    port::underlay::{MemoryNet, MemoryRx},
+    overlay::{
+        Arrivals, Decapsulator, Encap, Entrance, Fragmentation, Host, Inherit, Segment, Uplink, Vtep,
+        decap::Rules,
+    },
+    port::{
+        Queue, memory,
+        underlay::{MemoryNet, MemoryRx},
+    },
     tick::Tick,
     wire::{
-        EtherType, Layers, Tag, Tci, Vni,
+        EtherType, Layers, MacAddr, Tag, Tci, Vni,
         geneve::options,
         layers::Version,
         sample::{ethernet, ipv4, ipv6, naive_sum, pseudo_sum, tcp, udp},
@@ -27,8 +34,8 @@ use crate::{
     },
 };
 
-/// The drop reason that only a send through a tunnel gives.
-pub(crate) const REASONS: &[DropReason] = &[DropReason::UnderlayUnreachable];
+/// The drop reasons that only a send through a tunnel gives.
+pub(crate) const REASONS: &[DropReason] = &[DropReason::UnderlayUnreachable, DropReason::UplinkUnresolved];
 
 const FAR_PORT: u16 = 4789;
 
@@ -425,6 +432,65 @@ fn a_frame_for_nobody_or_by_no_sockets_is_counted() {
     near.remote = RemoteIdx(77);
     near.send(&batch, Rewrite::KEEP);
     assert_eq!(near.counters.dropped(DropReason::NoRemote), 1);
+}
+
+/// A tunnel whose way out is an uplink.
+struct ByUplink<'a>(Ways<'a>, UplinkExit<'a>);
+
+impl Exits for ByUplink<'_> {
+    fn tunnel(&self, port: PortIdx) -> Option<(&Tunnel, &PortCounters)> {
+        self.0.tunnel(port)
+    }
+
+    fn remotes(&self) -> &Remotes {
+        self.0.remotes()
+    }
+
+    fn sockets(&self, _: TxSetIdx) -> Option<&UnderlayTx> {
+        None
+    }
+
+    fn uplink(&self, _: PortIdx) -> Option<UplinkExit<'_>> {
+        Some(self.1)
+    }
+}
+
+#[test]
+fn a_frame_whose_next_hop_is_silent_is_counted_and_the_next_hop_asked() {
+    let [here, there] = ends(false);
+    let mut near = Near::new(&MemoryNet::new(), false, Encap::Vxlan { gbp: None });
+    near.tunnel.via = Via::Uplink(PortIdx(6));
+    let (mac, interface) = (MacAddr::from_bits(2), MacAddr::from_bits(4));
+    let gateway = Some(Ipv4Addr::new(203, 0, 113, 254).into());
+    let host = Arc::new(Host::new(IpNet::new(here, 24).unwrap(), mac, gateway, interface));
+    let uplink = Uplink { address: here, mac, caps: Caps::NONE, mtu: 1500, host: Arc::clone(&host) };
+    let (queue, peer) = memory::pair(Caps::NONE);
+    let (queue, counters) = (Queue::Memory(queue), PortCounters::default());
+    let exit = UplinkExit { queue: &queue, uplink: &uplink, counters: &counters, now: Tick::from_secs(1) };
+    let mut batch = Batch::new();
+    batch.append(&ethernet(&[], EtherType(0x88b5), &[0; 46]), Offload::NONE);
+    let hop = Some(Hop { remote: near.remote, vni: vni(7) });
+    let out = TxFrame { slot: 0, split: false, port: PortIdx(5), rewrite: Rewrite::KEEP, hop };
+    let mut send = || {
+        let ways = Ways(&near.tunnel, &near.counters, &near.remotes, None);
+        near.encapsulator.send_all(&[out], &batch, &ByUplink(ways, exit), |_| ());
+        let sent: Vec<_> = peer.drain().into_iter().map(|(frame, _)| frame).collect();
+        (near.counters.dropped(DropReason::UplinkUnresolved), sent)
+    };
+    let (drops, sent) = send();
+    assert_eq!((drops, sent.len()), (1, 1));
+    assert_eq!(sent[0][12..14], EtherType::ARP.0.to_be_bytes(), "the frame is lost, and a question leaves");
+    // He answers: 203.0.113.2 is at 02:00:00:00:00:09.
+    let mut answer = sent[0].clone();
+    answer[20..22].copy_from_slice(&[0, 2]);
+    answer[22..28].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
+    answer[28..32].copy_from_slice(&[203, 0, 113, 2]);
+    answer[32..38].copy_from_slice(&mac.octets());
+    answer[38..42].copy_from_slice(&[203, 0, 113, 1]);
+    host.handle(&answer, Tick::from_secs(1), &mut []);
+    let (drops, sent) = send();
+    assert_eq!((drops, sent.len()), (1, 1), "{there} is known now");
+    assert_eq!(sent[0][..6], [2, 0, 0, 0, 0, 9]);
 }
 
 #[test]
