@@ -31,8 +31,7 @@ fn with_kernel(
 ) -> Option<[Host; 2]> {
     let vtep = Vtep::at(underlay, 0, way, over_v6);
     let near = vtep.start(net, switch, &format!("--type geneve --vni 42 --remote {} {ours}", vtep.far()));
-    let far =
-        kernel_geneve(net, underlay.site(1), 2, &format!("id 42 remote {} {kernels}", vtep.local()))?;
+    let far = kernel_geneve(net, underlay.site(1), 2, &format!("id 42 remote {} {kernels}", vtep.local()))?;
     Some([near, far])
 }
 
@@ -45,7 +44,9 @@ fn every_payload_reaches_the_kernel_and_comes_back() {
             }
             let Some((net, switch)) = Switch::new(2) else { return };
             let underlay = Underlay::cable(&net, 1500);
-            let Some([a, b]) = with_kernel(&net, &switch, &underlay, (way, over_v6), ["", ""]) else { return };
+            let Some([a, b]) = with_kernel(&net, &switch, &underlay, (way, over_v6), ["", ""]) else {
+                return;
+            };
             assert!(a.ping(v4(2)) && b.ping(v6(1)), "{way:?}, IPv6 {over_v6}");
             traffic::payloads(&a, &b, v4(2));
             traffic::payloads(&b, &a, v6(1));

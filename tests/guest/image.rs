@@ -37,7 +37,8 @@ const MODULES: &[&str] = &[
 const PROGRAMS: &[&str] = &["ip", "bridge", "tc"];
 
 /// What `/init` calls, of busybox.
-const APPLETS: &[&str] = &["cat", "dmesg", "grep", "head", "insmod", "mount", "poweroff", "sh", "sleep", "uname"];
+const APPLETS: &[&str] =
+    &["cat", "dmesg", "grep", "head", "insmod", "mount", "poweroff", "sh", "sleep", "uname"];
 
 /// The first process of the guest. A line of its own begins with `guest:`, which `report.rs` reads.
 ///

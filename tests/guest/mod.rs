@@ -112,7 +112,8 @@ impl Parts {
         let initrd = directory.path().join("initrd");
         fs::write(&initrd, image)?;
         if OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok() {
-            let console = self.qemu("kvm", &["-accel", "kvm", "-cpu", "host"], &initrd, KVM_SILENCE, within)?;
+            let console =
+                self.qemu("kvm", &["-accel", "kvm", "-cpu", "host"], &initrd, KVM_SILENCE, within)?;
             if !console.text.is_empty() {
                 return Ok(console);
             }
@@ -131,7 +132,16 @@ impl Parts {
     ) -> Result<Console> {
         let start = Instant::now();
         let mut command = Command::new(QEMU);
-        command.args(flags).args(["-smp", "2", "-m", "1024", "-nodefaults", "-no-reboot", "-display", "none"]);
+        command.args(flags).args([
+            "-smp",
+            "2",
+            "-m",
+            "1024",
+            "-nodefaults",
+            "-no-reboot",
+            "-display",
+            "none",
+        ]);
         command.args(["-serial", "stdio", "-append", "console=ttyS0 panic=-1 oops=panic"]);
         command.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(initrd);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
