@@ -13,7 +13,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Host, packet::set_option};
+use super::{Host, emulated, packet::set_option};
 
 /// How long a transfer may stand still.
 const STALL: Duration = Duration::from_secs(10);
@@ -117,7 +117,7 @@ pub(crate) fn payloads(client: &Host, server: &Host, addr: impl Into<IpAddr>) {
         udp_segments(client, server, addr, size, segments);
     }
     writes(client, server, addr, &PAYLOADS);
-    tcp(client, server, addr, 4 << 20);
+    tcp(client, server, addr, if emulated() { 256 << 10 } else { 4 << 20 });
 }
 
 /// One UDP super-frame (`UDP_SEGMENT`) of so many `segments` of `size` octets from `client` to `addr` at `server`, and the
