@@ -13,7 +13,8 @@ use guest::{Parts, Suite, report::Outcome, report::Report, say};
 
 /// The test executables that run in the guest, each with its filters: all of every `tests/guest_*.rs`, and of the others what
 /// another kernel may do in another way.
-const SUITES: &[&str] = &["guest_geneve", "guest_vlan_oracle", "netns_vxlan every_payload"];
+const SUITES: &[&str] =
+    &["guest_geneve", "guest_links", "guest_vlan_oracle", "netns_vxlan every_payload_reaches a_group"];
 
 /// The longest the guest may take for all of them, where it is emulated on a busy machine.
 const WITHIN: Duration = Duration::from_secs(600);
@@ -43,7 +44,7 @@ fn what_needs_another_kernel_holds_in_the_guest() {
     };
     let (console, report) = parts.run(&suites, WITHIN).unwrap_or_else(|e| panic!("no guest: {e:#}"));
     for (suite, outcome) in &report.outcomes {
-        say(&format!("{} {}: {outcome}", suite.name, suite.words.join(" ")));
+        say(&format!("{}: {outcome}", suite.line()));
     }
     say(&format!("{:.1} s in all ({})", console.took.as_secs_f32(), console.accelerator));
     if one.is_some() {
@@ -73,11 +74,11 @@ fn a_panic_and_a_hang_of_the_guest_are_seen() {
     let Some(parts) = parts() else { return };
     let suites = [Suite::new("some")];
     let begun = "echo 'guest: suite some begins'";
-    for (words, within, in_time) in [
-        (format!("{begun}; echo c >/proc/sysrq-trigger; sleep 60"), Duration::from_secs(60), true),
-        (format!("{begun}; sleep 1000"), Duration::from_secs(12), false),
-    ] {
+    let mut within = Duration::from_secs(120);
+    for (words, in_time) in [("echo c >/proc/sysrq-trigger; sleep 60", true), ("sleep 1000", false)] {
+        let words = format!("{begun}; {words}");
         let console = parts.shell(&words, within).unwrap_or_else(|e| panic!("no guest: {e:#}"));
+        within = 2 * console.took + Duration::from_secs(3); // time to get as far again
         let report = Report::read(&console.text, &suites);
         assert_eq!(console.in_time, in_time, "{words}:\n{}", console.tail());
         assert!(console.text.contains("guest: suite some begins"), "{words}:\n{}", console.tail());
@@ -89,17 +90,17 @@ fn a_panic_and_a_hang_of_the_guest_are_seen() {
 #[test]
 fn a_report_is_good_where_every_suite_says_so_and_the_guest_ends() {
     let suites = [Suite::new("one"), Suite::new("two filter")];
-    let one = "guest: suite one begins\r\ntest result: ok. 7 passed; 0 failed; 0 ignored\r\nguest: suite one exit 0\r\n";
+    let one = "guest: suite one begins\r\ntest result: ok. 7 passed; 0 failed; finished in 2.5s\r\nguest: suite one exit 0\r\n";
     let two = one.replace("one", "two");
     let end = "guest: end\r\n";
     let outcome = |console: &str| Report::read(console, &suites).outcomes[1].1.clone();
 
     let report = Report::read(&[one, &two, end].concat(), &suites);
     assert!(report.is_good());
-    assert_eq!(report.outcomes[1].1, Outcome::Passed(7));
+    assert_eq!(report.outcomes[1].1, Outcome::Passed(7, "2.5s".to_owned()));
 
     for (what, console, wanted) in [
-        ("not ended", [one, &two].concat(), Outcome::Passed(7)),
+        ("not ended", [one, &two].concat(), Outcome::Passed(7, "2.5s".to_owned())),
         ("not begun", [one, end].concat(), Outcome::Unfinished),
         ("cut", [one, two.split("guest: suite two exit").next().unwrap(), end].concat(), Outcome::Unfinished),
         ("a failure", [one, &two.replace("exit 0", "exit 101"), end].concat(), Outcome::Failed),

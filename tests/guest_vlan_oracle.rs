@@ -33,8 +33,8 @@ use topo::{
     traffic::pattern,
 };
 
-const STATIONS: usize = 5;
-const FRAMES: usize = 150;
+const STATIONS: usize = 4;
+const FRAMES: usize = 100;
 const LONG: Duration = Duration::from_secs(10);
 /// The type of the frames that say "everything before me has passed".
 const SENTINEL: u16 = EXPERIMENTAL + 1;
@@ -248,8 +248,9 @@ impl Frames {
             tci = self.tci(&[10, 20, 30]);
         }
         let (outer, inner) = (tagged(CUSTOMER, tci), self.tci(&[10, 20, 30]));
-        let count = self.0.below(8);
-        match count {
+        // An access port refuses most of them.
+        let some = if port.ours.starts_with("--access") { self.0.below(4) } else { 0 };
+        match if some == 0 { self.0.below(8) } else { 0 } {
             0..3 => self.with(&[]),
             3..6 => self.with(&[outer]),
             6 => self.with(&[outer, tagged(CUSTOMER, inner)]),
@@ -311,7 +312,7 @@ fn compare(plan: &'static Plan, next: impl Fn(&mut Frames, &Port) -> Vec<u8>) {
             }
         }
         assert!(
-            unicast > 5 && flooded > 5 && dropped > 5 && changed > 30,
+            unicast > 2 && flooded > 2 && dropped > 2 && changed > 10,
             "{unicast} to one, {flooded} to several, {dropped} to none, {changed} with another tag"
         );
     }

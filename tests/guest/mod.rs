@@ -54,6 +54,11 @@ impl Suite {
         let mut words = line.split_whitespace().map(str::to_owned);
         Self { name: words.next().unwrap_or_default(), words: words.collect() }
     }
+
+    /// The same again.
+    pub(crate) fn line(&self) -> String {
+        [&[self.name.clone()], &self.words[..]].concat().join(" ")
+    }
 }
 
 /// What a guest is made of.
@@ -199,7 +204,9 @@ fn executables(suites: &[Suite]) -> Result<BTreeMap<String, PathBuf>> {
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
     cargo.args(["test", "--workspace", "--locked", "--offline", "--no-run", "--quiet"]);
     cargo.arg("--message-format=json-render-diagnostics");
-    suites.iter().for_each(|suite| drop(cargo.arg("--test").arg(&suite.name)));
+    for suite in suites {
+        cargo.arg("--test").arg(&suite.name);
+    }
     let built = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cargo")?;
     if !built.status.success() {
         bail!("cargo: {}", built.status);

@@ -7,8 +7,8 @@ use super::Suite;
 /// What became of a suite.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// So many tests ran, and none failed.
-    Passed(u32),
+    /// So many tests ran, and none failed; how long that took, as libtest has it.
+    Passed(u32, String),
     /// It ran to its end, which was not a good one.
     Failed,
     /// It ran no test, so it showed nothing.
@@ -20,8 +20,10 @@ pub(crate) enum Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Passed(1) => f.write_str("1 test passed"),
-            Self::Passed(tests) => write!(f, "{tests} tests passed"),
+            Self::Passed(tests, took) => {
+                let s = if *tests == 1 { "" } else { "s" };
+                write!(f, "{tests} test{s} passed in {took}")
+            }
             Self::Failed => f.write_str("FAILED"),
             Self::Empty => f.write_str("FAILED: no test of that name"),
             Self::Unfinished => f.write_str("FAILED: did not end"),
@@ -47,25 +49,26 @@ impl Report {
 
     /// Whether everything that was asked for has run, and is right.
     pub(crate) fn is_good(&self) -> bool {
-        self.ended && self.outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Passed(_)))
+        self.ended && self.outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Passed(..)))
     }
 }
 
 fn outcome(console: &str, suite: &str) -> Outcome {
     let begins = format!("guest: suite {suite} begins");
     let exit = format!("guest: suite {suite} exit ");
-    let mut tests = 0;
+    let (mut tests, mut took) = (0, "");
     for line in lines(console).skip_while(|line| *line != begins) {
         if let Some(status) = line.strip_prefix(&exit) {
             return match (status, tests) {
                 ("0", 0) => Outcome::Empty,
-                ("0", tests) => Outcome::Passed(tests),
+                ("0", tests) => Outcome::Passed(tests, took.to_owned()),
                 _ => Outcome::Failed,
             };
         }
-        // libtest: "test result: ok. 7 passed; 0 failed; …"
+        // libtest: "test result: ok. 7 passed; 0 failed; …; finished in 1.25s"
         if let Some(result) = line.strip_prefix("test result: ok. ") {
             tests = result.split(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0);
+            took = result.rsplit(' ').next().unwrap_or_default();
         }
     }
     Outcome::Unfinished
