@@ -65,7 +65,9 @@ fn source_port(packet: &[u8]) -> u16 {
 fn every_payload_reaches_the_kernel_and_comes_back() {
     for way in Way::BOTH {
         for over_v6 in [false, true] {
-            for workers in [1, 2] {
+            // In the guest, where each costs seconds, the one that has more to go wrong.
+            let numbers: &[usize] = if topo::emulated() { &[2] } else { &[1, 2] };
+            for &workers in numbers {
                 let Some((net, switch)) = Switch::new(workers) else { return };
                 let underlay = Underlay::cable(&net, 1500);
                 let words = ["--vni 42", "id 42"];

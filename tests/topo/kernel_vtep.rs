@@ -1,7 +1,8 @@
-//! The kernel's own vxlan device, at a bridge, with a client behind.
+//! The kernel's own vxlan or geneve device, at a bridge, with a client behind.
 //!
 //! ```text
 //!   client ──eth0──veth──p0┤ br0 ├vxlan0 ── underlay0     all in a site's host, but for the client
+//!   client ──eth0──veth──p0┤ br0 ├geneve0 ── underlay0
 //! ```
 //!
 //! What the device is like is said in `ip`'s words: `id 42 local 203.0.113.1 remote 203.0.113.2 dstport 4789`.
@@ -46,13 +47,31 @@ pub(crate) fn kernel_vtep(net: &Net, site: &Site, n: u8, words: &str) -> Option<
         skipped(&format!("this kernel has no vxlan: {e}"));
         return None;
     }
+    Some(behind(net, site, n, "vxlan0"))
+}
+
+/// A geneve device made, joined to a bridge, with a client behind: [`v4`]`(n)`, [`v6`]`(n)`. `None` (and a line that says why)
+/// where the kernel has no geneve.
+///
+/// `words` are those of `ip link add … type geneve`: `id 42 remote 203.0.113.2`; its own address is that of the route.
+pub(crate) fn kernel_geneve(net: &Net, site: &Site, n: u8, words: &str) -> Option<Host> {
+    if let Err(e) = site.host.try_ip(&format!("link add geneve0 type geneve {words}")) {
+        assert!(e.to_string().contains("Unknown device type"), "geneve {words}: {e}");
+        skipped(&format!("this kernel has no geneve: {e}"));
+        return None;
+    }
+    Some(behind(net, site, n, "geneve0"))
+}
+
+/// A client at a bridge with a tunnel's device.
+fn behind(net: &Net, site: &Site, n: u8, device: &str) -> Host {
     let client = net.host(&format!("client{n}"));
     site.host.kernel_bridge("br0");
     site.host.plug("br0", "p0", &client, "eth0");
-    site.host.no_ipv6("vxlan0");
-    site.host.ip("link set dev vxlan0 master br0 up");
-    overlay_address(&client, n, site.host.mtu("vxlan0"));
-    Some(client)
+    site.host.no_ipv6(device);
+    site.host.ip(&format!("link set dev {device} master br0 up"));
+    overlay_address(&client, n, site.host.mtu(device));
+    client
 }
 
 /// `bridge fdb WORDS` in a site: a remote more for head-end replication (`append 00:00:00:00:00:00 dev vxlan0 dst IP`),

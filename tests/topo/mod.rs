@@ -265,6 +265,22 @@ pub(crate) fn skipped(reason: &str) {
     let _ = writeln!(io::stderr(), "{test}: skipped: {reason}");
 }
 
+/// Whether this is the guest that `tests/guest.rs` boots. A test for it returns where it is not, because the host's kernel may
+/// lack what it needs; a line says where it runs, and `tests/guest.rs` sees to it that it does.
+pub(crate) fn in_guest() -> bool {
+    let inside = emulated();
+    if !inside {
+        let test = thread::current().name().unwrap_or("test").to_owned();
+        let _ = writeln!(io::stderr(), "{test}: runs in the guest (tests/guest.rs)");
+    }
+    inside
+}
+
+/// Whether this is the guest, whose processors may be emulated, at a tenth of the speed: long transfers are shorter there.
+pub(crate) fn emulated() -> bool {
+    env::var_os("TAPWAY_TEST_GUEST").is_some_and(|v| v == "1")
+}
+
 /// Waits until `cond` holds; panics with `what` if it does not within `within`.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, within: Duration, mut cond: impl FnMut() -> bool) {

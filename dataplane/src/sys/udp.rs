@@ -35,8 +35,6 @@ pub struct SocketOption {
 impl SocketOption {
     /// Receive trains of datagrams joined (`UDP_GRO`, Linux 5.0).
     pub const GRO: Self = Self { level: libc::SOL_UDP, name: libc::UDP_GRO };
-    /// Count what did not fit into the receive buffer (`SO_RXQ_OVFL`).
-    pub const COUNT_OVERFLOW: Self = Self { level: libc::SOL_SOCKET, name: libc::SO_RXQ_OVFL };
     /// The receive buffer, beyond the limit of `net.core.rmem_max`; needs `CAP_NET_ADMIN`.
     pub const RECV_BUFFER_FORCE: Self = Self { level: libc::SOL_SOCKET, name: libc::SO_RCVBUFFORCE };
     /// The send buffer, beyond the limit of `net.core.wmem_max`; needs `CAP_NET_ADMIN`.
@@ -79,6 +77,29 @@ pub fn option(fd: BorrowedFd<'_>, option: SocketOption) -> io::Result<c_int> {
     Ok(value)
 }
 
+/// Datagrams that this socket has lost since it was made, modulo 2³² (`SO_MEMINFO`, Linux 4.12).
+///
+/// `SO_RXQ_OVFL` would tell the same with every datagram. But where the datagram is a TCP segment that a kernel tunnel on this
+/// machine has wrapped, the count lies in memory that a hardened kernel (`CONFIG_HARDENED_USERCOPY`) refuses to copy to user
+/// space: it stops the thread with an oops (`__sock_recv_cmsgs` of a socket buffer from `skbuff_fclone_cache`; seen on 6.1).
+pub fn lost(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    /// `SK_MEMINFO_DROPS` (linux/sock_diag.h), the last of the values.
+    const DROPS: usize = 8;
+    let mut values = [0u32; DROPS + 1];
+    let mut len = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: getsockopt writes at most `len` octets at the first pointer, which are those of `values`, and their number at the second.
+    check(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(values[DROPS])
+}
+
 /// Sets the device by which IPv4 multicast leaves, by its index (`IP_MULTICAST_IF`).
 pub fn set_multicast_device_v4(fd: BorrowedFd<'_>, index: u32) -> io::Result<()> {
     let request = libc::ip_mreqn {
@@ -114,8 +135,6 @@ pub struct Arrival {
     pub tos: u8,
     /// The size in the `UDP_GRO` control message; 0 without one.
     pub stride: u32,
-    /// Datagrams that this socket has lost since it was made, modulo 2³²; `None` where it has lost none.
-    pub overflow: Option<u32>,
     /// The datagram was longer than its buffer.
     pub truncated: bool,
 }
@@ -195,7 +214,6 @@ impl RecvScratch {
             from: self.names[n].read(message.msg_namelen as usize),
             tos: 0,
             stride: 0,
-            overflow: None,
             truncated: message.msg_flags & libc::MSG_TRUNC != 0,
         };
         for (level, kind, value) in self.controls[n].read(message.msg_controllen) {
@@ -203,7 +221,6 @@ impl RecvScratch {
                 (libc::SOL_IP, libc::IP_TOS) => arrival.tos = value.first().copied().unwrap_or(0),
                 (libc::SOL_IPV6, libc::IPV6_TCLASS) => arrival.tos = int(value) as u8,
                 (libc::SOL_UDP, libc::UDP_GRO) => arrival.stride = int(value),
-                (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => arrival.overflow = Some(int(value)),
                 _ => {}
             }
         }

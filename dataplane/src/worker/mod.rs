@@ -25,7 +25,7 @@ use crate::{
     index::{PortIdx, RemoteIdx, TxSetIdx, VtepIdx},
     offload::merge::{Limits, merge},
     overlay::{Arrivals, Decapsulator, Ingress, Remotes, Tunnel},
-    port::{Encapsulator, Exits, Queue, Received, Transmitter, UnderlayRx, UnderlayTx, UplinkExit},
+    port::{Encapsulator, Exits, Queue, Received, Transmitter, UnderlayRx, UnderlayTx, UplinkExit, tap},
     snapshot::Snapshot,
     sys::uring::Batcher,
     tick::Tick,
@@ -256,7 +256,7 @@ impl Worker {
     /// Where the kernel's poll fails, which it does not.
     pub fn run(mut self) -> io::Result<()> {
         // Here, because a ring belongs to the thread that makes it. Without one every frame is a system call.
-        self.ring = Batcher::new().ok();
+        self.ring = tap::batcher().ok();
         let mut events = Events::with_capacity(256);
         loop {
             // With queues still to be drained only look; otherwise sleep until something comes.

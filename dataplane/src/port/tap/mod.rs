@@ -24,7 +24,7 @@ use rustix::{
 
 pub use crate::netns::Netns;
 pub use error::TapError;
-pub use negotiate::{Features, words as offload_words};
+pub use negotiate::{Features, batcher, words as offload_words};
 pub use queue::TapQueue;
 pub(super) use queue::WORTH_A_RING;
 

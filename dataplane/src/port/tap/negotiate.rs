@@ -1,6 +1,6 @@
 //! Which offloads this kernel takes.
 
-use std::io;
+use std::{io, os::fd::AsFd as _};
 
 use super::{Tap, TapOptions, offload_words};
 use crate::{
@@ -79,6 +79,17 @@ pub fn words(caps: &Caps) -> Vec<&'static str> {
     .collect()
 }
 
+/// A ring by which the calling thread reads and writes TAPs.
+///
+/// # Errors
+/// Where the kernel has no io_uring, or one that does not do for TAPs: before Linux 6.4 every operation on a TAP failed, since only
+/// `tun_chr_open` of later ones says that reads and writes need not wait (`FMODE_NOWAIT`). Or where there are no TAPs.
+pub fn batcher() -> io::Result<Batcher> {
+    let mut ring = Batcher::new()?;
+    ring.check(tun::open()?.as_fd())?; // of no device: what is read is the error EBADFD, where the question gets that far
+    Ok(ring)
+}
+
 /// What this kernel offers to TAP ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Features {
@@ -95,11 +106,8 @@ impl Features {
         let multi_queue = caps(2);
         let found = multi_queue.as_ref().map_or_else(|_| caps(1), |caps| Ok(*caps));
         let words = offload_words(&found.as_ref().map_or(Caps::NONE, |caps| *caps));
-        let all = [
-            ("tun", found.is_ok()),
-            ("multi_queue", multi_queue.is_ok()),
-            ("io_uring", Batcher::new().is_ok()),
-        ];
+        let all =
+            [("tun", found.is_ok()), ("multi_queue", multi_queue.is_ok()), ("io_uring", batcher().is_ok())];
         let all = all
             .into_iter()
             .chain(offload_words(&Caps::ALL).into_iter().map(|word| (word, words.contains(&word))));

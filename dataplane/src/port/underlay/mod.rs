@@ -68,7 +68,7 @@ impl UnderlayRx {
     }
 
     /// Datagrams that the kernel has thrown away since the last call, because nobody fetched them in time.
-    /// The kernel tells with the next datagram that it could keep.
+    /// The kernel is asked after a receive that filled all its buffers.
     #[inline]
     pub fn overflowed(&mut self) -> u64 {
         match self {

@@ -163,7 +163,6 @@ fn receiver(options: &RxOptions, address: IpAddr, device: Option<u32>) -> Result
     let socket = socket(address).map_err(UnderlayError::Open)?;
     let fd = socket.as_fd();
     udp::set_option(fd, SocketOption::GRO, 1).map_err(named("UDP_GRO", address))?;
-    udp::set_option(fd, SocketOption::COUNT_OVERFLOW, 1).map_err(named("SO_RXQ_OVFL", address))?;
     set_buffer(&socket, SocketOption::RECV_BUFFER_FORCE, RECV_BUFFER, Socket::set_recv_buffer_size)
         .map_err(named("SO_RCVBUF", address))?;
     if address.is_ipv4() {

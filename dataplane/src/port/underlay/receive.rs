@@ -9,7 +9,7 @@ use super::super::Received;
 use crate::{
     counters::{DropReason, PortCounters},
     frame::{BATCH, BATCH_BYTES, Batch, Datagram, Offload},
-    sys::udp::RecvScratch,
+    sys::udp::{self, RecvScratch},
 };
 
 /// Buffers of the first receive, and the fewest of any: what a buffer costs that is not filled can hardly be measured.
@@ -26,14 +26,14 @@ pub struct UdpRx {
     typical: usize,
     /// The kernel's count of datagrams lost, as last told.
     lost: u32,
-    /// Of these, those that nobody has asked about.
-    overflowed: u64,
+    /// So many have come at once that others may have been lost, and nobody has asked yet.
+    crowded: bool,
 }
 
 impl UdpRx {
     pub(super) fn new(socket: Socket) -> Self {
         let scratch = RecvScratch::default();
-        Self { socket, scratch, expect: BUFFERS_MIN, typical: 1, lost: 0, overflowed: 0 }
+        Self { socket, scratch, expect: BUFFERS_MIN, typical: 1, lost: 0, crowded: false }
     }
 
     /// See [`UnderlayRx::recv`](super::UnderlayRx::recv).
@@ -54,10 +54,6 @@ impl UdpRx {
         for n in 0..got {
             let arrival = self.scratch.arrival(n);
             octets += arrival.len;
-            if let Some(lost) = arrival.overflow {
-                self.overflowed += u64::from(lost.wrapping_sub(self.lost));
-                self.lost = lost;
-            }
             let Some(from) = arrival.from.filter(|_| !arrival.truncated) else {
                 counters.drop(DropReason::Giant); // a slot is longer than a datagram can be
                 continue;
@@ -76,14 +72,22 @@ impl UdpRx {
         self.typical = octets.checked_div(got).unwrap_or(1).clamp(1, BATCH_BYTES);
         // As many as came this time may come the next time; where all buffers were filled, more.
         let full = got == count;
+        self.crowded |= full;
         self.expect = if full { (2 * count).min(BATCH) } else { got.max(BUFFERS_MIN) };
         if full { Received::Full } else { Received::Drained }
     }
 
     /// See [`UnderlayRx::overflowed`](super::UnderlayRx::overflowed).
+    ///
+    /// Asks the kernel where a receive has filled all its buffers: a receive buffer that overflows has more than that.
     #[inline]
     pub fn overflowed(&mut self) -> u64 {
-        std::mem::take(&mut self.overflowed)
+        if !std::mem::take(&mut self.crowded) {
+            return 0;
+        }
+        // An error is one of kernels that do not know the question, and would have been one the first time.
+        let lost = udp::lost(self.socket.as_fd()).unwrap_or(self.lost);
+        lost.wrapping_sub(std::mem::replace(&mut self.lost, lost)).into()
     }
 
     /// What a poll watches.
