@@ -7,6 +7,7 @@
 //! The packet crates change often; their types do not leave this module.
 
 mod address;
+pub mod device;
 mod link;
 mod route;
 mod socket;
