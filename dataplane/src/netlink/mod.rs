@@ -9,9 +9,12 @@
 mod address;
 pub mod device;
 mod link;
+mod monitor;
+mod neighbour;
 mod route;
 mod socket;
 
 pub use address::Address;
 pub use link::{Link, OperState, TunLink};
+pub use monitor::{Event, Monitor};
 pub use socket::{NetlinkError, Socket};

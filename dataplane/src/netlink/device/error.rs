@@ -106,6 +106,18 @@ pub enum DeviceError {
         /// The largest (`IFLA_MAX_MTU`).
         max: Option<u32>,
     },
+    /// The kernel said yes and did nothing: it was built without this option, or is older than it.
+    #[error("device {device}: this kernel did not take {option} {wanted}{}", instead(.is))]
+    NotTaken {
+        /// The device.
+        device: String,
+        /// The option, in iproute2's word.
+        option: &'static str,
+        /// What it is instead; empty for nothing.
+        is: String,
+        /// What was wanted.
+        wanted: String,
+    },
     /// We are not allowed to.
     #[error("device {device}: cannot {operation}: permission denied (it takes CAP_NET_ADMIN)")]
     Permission {
@@ -175,4 +187,8 @@ fn range(min: Option<u32>, max: Option<u32>) -> String {
         (Some(min), Some(max)) => format!(": this device takes {min} to {max}"),
         _ => String::new(),
     }
+}
+
+fn instead(is: &str) -> String {
+    if is.is_empty() { " (it has no such option)".to_owned() } else { format!(" (it is {is})") }
 }

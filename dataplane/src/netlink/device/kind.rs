@@ -338,6 +338,19 @@ pub struct FdbEntry {
     pub port: Option<u16>,
 }
 
+impl fmt::Display for FdbEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} dst {}", self.mac, self.dst)?;
+        if let Some(vni) = self.vni {
+            write!(f, " vni {vni}")?;
+        }
+        if let Some(port) = self.port {
+            write!(f, " port {port}")?;
+        }
+        Ok(())
+    }
+}
+
 /// The options of a geneve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Geneve {

@@ -28,19 +28,33 @@
 //! A device is in one namespace and what it stands on (its parent, its underlay) may be in another, as with
 //! `ip link add link PARENT netns N`. Both, and that of a veth's peer, are the daemon's own where they are not named.
 
+mod change;
+mod create;
+mod difference;
 mod error;
 mod kind;
+mod namespace;
+mod observe;
+mod place;
+mod request;
+mod steps;
 mod sysctl;
+mod tun;
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+pub use change::change;
+pub use create::{Whose, create, delete};
+pub use difference::{Difference, differences};
 pub use error::{ChangeError, DeviceError};
 pub use kind::{
     Bridge, FdbEntry, Geneve, Ipvlan, IpvlanFlag, IpvlanMode, Kind, Macvlan, MacvlanMode, Peer, Tos, Ttl,
     Tun, Vlan, VlanProtocol, Vxlan,
 };
+pub use namespace::{add_netns, delete_netns};
+pub use observe::{list, observe};
 pub use sysctl::{SysctlName, SysctlNameError};
 
 use super::OperState;
@@ -142,6 +156,8 @@ pub struct Observed {
     pub mac: Option<MacAddr>,
     /// Its MTU.
     pub mtu: u32,
+    /// The smallest and the largest MTU the kernel takes for it (`IFLA_MIN_MTU`, `IFLA_MAX_MTU`), where it says so.
+    pub mtu_range: Option<(u32, u32)>,
     /// Its permanent addresses, without those the kernel made up by itself.
     pub addresses: Vec<IpNet>,
     /// Administratively up.
@@ -156,19 +172,9 @@ pub struct Observed {
     pub sysctls: Vec<(SysctlName, String)>,
     /// The number of its parent or peer, in their namespace (`IFLA_LINK`).
     pub link_index: Option<u32>,
+    /// The number by which its namespace knows that of its parent, underlay or peer (`IFLA_LINK_NETNSID`); `None` where they are in
+    /// the same one.
+    pub link_netnsid: Option<i32>,
     /// Its parent, underlay or peer is in another namespace than the wanted device says; `false` where nothing was said.
     pub link_elsewhere: bool,
-}
-
-/// One way in which a device is not as it is wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
-    /// The option, in iproute2's word: "mtu".
-    pub option: &'static str,
-    /// What it is; empty for nothing.
-    pub is: String,
-    /// What it is to be; empty for nothing.
-    pub wanted: String,
-    /// Whether the kernel can change it on a device that exists.
-    pub in_place: bool,
 }
