@@ -1,13 +1,13 @@
 //! Changing a device in place.
 
 use super::{
-    ChangeError, Device, DeviceError, Difference, Kind, Mark, Observed, Peer, Tun,
+    Bridge, ChangeError, Device, DeviceError, Difference, Kind, Mark, Observed, Peer, Tun,
     create::parent_index,
     difference::differences,
     observe::observe_by,
     place::Place,
     request,
-    steps::{End, refused},
+    steps::{End, not_changed},
     tun,
 };
 
@@ -162,9 +162,16 @@ fn change_kind(
                 }
             }
         }
-        (_, Kind::Bridge(_)) => {
-            if differs(&["ageing", "stp", "vlan-filtering", "mcast-snooping"]) {
-                send_kind(wanted, end)?;
+        (_, Kind::Bridge(bridge)) => {
+            // The kernel takes one after the other, and stops at one that it does not know: only what differs is said.
+            let options = Bridge {
+                ageing: bridge.ageing.filter(|_| differs(&["ageing"])),
+                stp: bridge.stp.filter(|_| differs(&["stp"])),
+                vlan_filtering: bridge.vlan_filtering.filter(|_| differs(&["vlan-filtering"])),
+                mcast_snooping: bridge.mcast_snooping.filter(|_| differs(&["mcast-snooping"])),
+            };
+            if options != Bridge::default() {
+                send_kind(&Device { kind: Kind::Bridge(options), ..wanted.clone() }, end)?;
             }
         }
         (_, Kind::Macvlan(_) | Kind::Macvtap(_) | Kind::Ipvlan(_)) => {
@@ -196,7 +203,7 @@ fn send_kind(wanted: &Device, end: &mut End<'_>) -> Result<(), DeviceError> {
     let name = end.name().to_owned();
     end.socket()
         .new_link("change the options of", &name, message, 0)
-        .map_err(|error| refused(&wanted.name, error))
+        .map_err(|error| not_changed(&wanted.name, &wanted.kind, error))
 }
 
 fn change_peer(observed: &Observed, wanted: &Device, is: &Peer, peer: &Peer) -> Result<(), DeviceError> {

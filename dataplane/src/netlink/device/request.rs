@@ -120,7 +120,12 @@ fn data(kind: &Kind, parent: Option<u32>, request: Request) -> Option<InfoData> 
     let some = |given: bool, data: InfoData| given.then_some(data);
     match kind {
         Kind::Bridge(bridge) => {
-            let data = bridge_data(*bridge);
+            let mut bridge = *bridge;
+            // A kernel without CONFIG_BRIDGE_VLAN_FILTERING refuses to hear of it, even where it is to be off as it is anyway.
+            if request == Request::New {
+                bridge.vlan_filtering = bridge.vlan_filtering.filter(|on| *on);
+            }
+            let data = bridge_data(bridge);
             some(!data.is_empty(), InfoData::Bridge(data))
         }
         Kind::Macvlan(macvlan) => {

@@ -6,11 +6,16 @@ use ipnet::IpNet;
 use netlink_packet_route::link::LinkAttribute;
 use rustix::io::Errno;
 
-use super::{DeviceError, FdbEntry, Kind, Route, difference::made_up, place::Place, request};
+use super::{Bridge, DeviceError, FdbEntry, Kind, Route, difference::made_up, place::Place, request};
 use crate::{
     netlink::{Link, NetlinkError, Socket},
     wire::MacAddr,
 };
+
+/// The smallest MTU of any device that carries IPv4 (linux/if_ether.h).
+const ETH_MIN_MTU: u32 = 68;
+/// The largest (linux/if_ether.h).
+const ETH_MAX_MTU: u32 = 65535;
 
 /// One end of a device: the interface that is configured.
 #[derive(Debug)]
@@ -38,15 +43,41 @@ pub(super) fn refused(device: &str, error: NetlinkError) -> DeviceError {
 pub(super) fn not_made(device: &str, kind: &Kind, mtu: Option<u32>, error: NetlinkError) -> DeviceError {
     let words = error.message.as_deref().unwrap_or_default();
     match (error.errno, mtu) {
+        (Errno::OPNOTSUPP, _) if words.is_empty() && filters(kind) => without_filtering(device),
         // `rtnl_newlink`; before Linux 4.20 without words.
         (Errno::OPNOTSUPP, _) if words.is_empty() || words == "Unknown device type" => {
             DeviceError::NoSuchKind { device: device.to_owned(), kind: kind.name(), config: kind.config() }
         }
-        // `dev_validate_mtu`
-        (Errno::INVAL, Some(mtu)) if words.starts_with("mtu ") => {
+        // `veth_validate` has no words.
+        (Errno::INVAL, Some(mtu)) if words.is_empty() && !(ETH_MIN_MTU..=ETH_MAX_MTU).contains(&mtu) => {
+            let (min, max) = (Some(ETH_MIN_MTU), Some(ETH_MAX_MTU));
+            DeviceError::Mtu { device: device.to_owned(), mtu, min, max }
+        }
+        // `dev_validate_mtu`: "mtu less than device minimum"; `vxlan_validate`: "MTU must be between …".
+        (Errno::INVAL | Errno::RANGE, Some(mtu)) if words.to_ascii_lowercase().starts_with("mtu ") => {
             DeviceError::Mtu { device: device.to_owned(), mtu, min: None, max: None }
         }
         _ => refused(device, error),
+    }
+}
+
+/// What it means that the kernel did not change the options of a device.
+pub(super) fn not_changed(device: &str, kind: &Kind, error: NetlinkError) -> DeviceError {
+    match error.errno {
+        Errno::OPNOTSUPP if error.message.is_none() && filters(kind) => without_filtering(device),
+        _ => refused(device, error),
+    }
+}
+
+fn filters(kind: &Kind) -> bool {
+    matches!(kind, Kind::Bridge(Bridge { vlan_filtering: Some(true), .. }))
+}
+
+fn without_filtering(device: &str) -> DeviceError {
+    DeviceError::NoSuchKind {
+        device: device.to_owned(),
+        kind: "bridge VLAN filtering",
+        config: "CONFIG_BRIDGE_VLAN_FILTERING",
     }
 }
 
