@@ -11,13 +11,14 @@ use netlink_packet_route::{
         InfoTun, InfoVlan, InfoVxlan, IpVlanFlags, IpVlanMode, LinkAttribute, LinkFlags, LinkInfo,
         LinkMessage, MacVlanMode, VlanProtocol as WireProtocol,
     },
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage},
 };
 
 use super::{
     Bridge, Device, DeviceError, FdbEntry, Geneve, Ipvlan, IpvlanFlag, IpvlanMode, Kind, Macvlan,
     MacvlanMode, Mark, Observed, Peer, Tos, Ttl, Tun, UNFINISHED_GROUP, Vlan, VlanProtocol, Vxlan,
-    place::Place, request::TOS_INHERIT,
+    place::Place,
+    request::{NUD_PERMANENT, TOS_INHERIT},
 };
 use crate::{
     netlink::{NetlinkError, OperState, Socket, link},
@@ -408,8 +409,8 @@ fn chosen_address(message: &AddressMessage) -> Option<IpNet> {
 }
 
 fn fdb_entry(message: &NeighbourMessage, vxlan: &Vxlan) -> Option<FdbEntry> {
-    let NeighbourState::Permanent = message.header.state else { return None };
-    if !message.header.flags.contains(NeighbourFlags::Own) {
+    let permanent = u16::from(message.header.state) & NUD_PERMANENT != 0;
+    if !permanent || !message.header.flags.contains(NeighbourFlags::Own) {
         return None;
     }
     let (mut mac, mut dst, mut vni, mut port) = (None, None, None, None);

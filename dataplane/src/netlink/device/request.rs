@@ -23,6 +23,10 @@ use super::{
 /// The kernel writes "that of the packet inside" as a type of service of 1 (`vxlan_xmit_one`, `geneve_get_v4_rt`).
 pub(super) const TOS_INHERIT: u8 = 1;
 
+// The states of a forwarding entry that does not age (linux/neighbour.h).
+pub(super) const NUD_PERMANENT: u16 = 0x80;
+const NUD_NOARP: u16 = 0x40;
+
 /// What the words of a device stand for right now.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Resolved {
@@ -205,11 +209,17 @@ fn vxlan_data(vxlan: &Vxlan, dev: Option<u32>, request: Request) -> Vec<InfoVxla
     let mut data = Vec::new();
     // `vxlan_nl2conf` refuses to hear of these on a device that exists: "Cannot change …".
     if request == Request::New {
-        data.push(InfoVxlan::Id(vxlan.id));
+        if !(vxlan.external && vxlan.id == 0) {
+            data.push(InfoVxlan::Id(vxlan.id));
+        }
         data.push(InfoVxlan::Port(vxlan.dstport));
         data.extend(vxlan.udpcsum.map(InfoVxlan::UDPCsum));
         if vxlan.external {
             data.push(InfoVxlan::CollectMetadata(true));
+        }
+        // What iproute2 takes for granted, and the kernel in part: there is nothing to learn where destinations come with the packet.
+        if vxlan.learning.is_none() {
+            data.push(InfoVxlan::Learning(!vxlan.external));
         }
         if vxlan.ttl == Some(Ttl::Inherit) {
             data.push(InfoVxlan::TtlInheritFlag);
@@ -264,7 +274,7 @@ pub(super) fn fdb_entry(index: u32, entry: &FdbEntry) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Bridge;
     message.header.ifindex = index;
-    message.header.state = NeighbourState::Permanent; // `vxlan_fdb_add` takes no other
+    message.header.state = NeighbourState::Other(NUD_PERMANENT | NUD_NOARP); // as `bridge fdb` has it
     message.header.flags = NeighbourFlags::Own; // NTF_SELF: the device's own table, not that of a bridge it is in
     message.attributes = vec![
         NeighbourAttribute::LinkLayerAddress(entry.mac.octets().to_vec()),
