@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::{
     Link,
+    link::gone,
     socket::{NetlinkError, Purpose, Socket},
 };
 
@@ -83,7 +84,10 @@ impl Socket {
         question.header.index = index.unwrap_or_default();
         question.attributes.extend(netnsid.map(AddressAttribute::TargetNetNsId));
         let purpose = Purpose { operation: "list", object: &"addresses" };
-        let answers = self.dump(purpose, RouteNetlinkMessage::GetAddress(question))?;
+        let answers = match self.dump(purpose, RouteNetlinkMessage::GetAddress(question)) {
+            Err(error) if netnsid.is_some() && gone(&error) => Vec::new(),
+            result => result?,
+        };
         Ok(answers
             .into_iter()
             .filter_map(|answer| match answer {

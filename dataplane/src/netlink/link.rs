@@ -174,6 +174,11 @@ pub(super) fn mac(octets: &[u8]) -> Option<MacAddr> {
     <[u8; 6]>::try_from(octets).ok().map(MacAddr::from_octets)
 }
 
+/// Whether a refusal says that the namespace behind a number has ended, or has none (`rtnl_get_net_ns_capable`).
+pub(super) fn gone(error: &NetlinkError) -> bool {
+    matches!(error.errno, Errno::INVAL | Errno::NODEV)
+}
+
 /// A link that has only been asked for by name.
 struct Named<'a>(&'a str);
 
@@ -210,7 +215,10 @@ impl Socket {
         message.header.index = index;
         message.attributes.extend(netnsid.map(LinkAttribute::IfNetnsId));
         let object = format!("interface number {index}");
-        self.link_message(Purpose { operation: "look up", object: &object }, message)
+        match self.link_message(Purpose { operation: "look up", object: &object }, message) {
+            Err(error) if netnsid.is_some() && gone(&error) => Ok(None),
+            result => result,
+        }
     }
 
     fn link_message(

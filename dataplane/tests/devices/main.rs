@@ -12,8 +12,10 @@
 //! and pass, unless `TAPWAY_GUEST` is set: then every kind has to be there.
 
 mod change;
+mod killed;
 mod kinds;
 mod monitor;
+mod random;
 mod refusals;
 mod requests;
 mod topo;

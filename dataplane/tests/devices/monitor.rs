@@ -29,7 +29,7 @@ fn each_change_of_a_device_is_told_once_somebody_polls() {
         let events = told("a new device");
         let index = c1.run(|| Socket::open().unwrap().link_by_name("br0").unwrap().unwrap().index);
         let link = Event::Link { index, name: "br0".into() };
-        assert_eq!(events, [link.clone()]);
+        assert_eq!(events, std::slice::from_ref(&link));
         c1.ip("link set br0 mtu 1400");
         assert_eq!(told("its MTU"), [link]);
         c1.ip("address add 198.51.100.1/24 dev br0");

@@ -118,17 +118,27 @@ fn an_address_that_is_elsewhere_is_named_with_its_place() {
 fn an_mtu_out_of_range_is_named() {
     in_netns(|| {
         parent();
-        for mtu in [67, 70_000] {
-            let device = Device { mtu: Some(mtu), ..veth("a0", "b0") };
-            let error = refused(&device);
-            assert!(error.starts_with(&format!("device a0: MTU {mtu} is out of range")), "{error}");
-            let tap = Device { mtu: Some(mtu), ..up("t0", Kind::Tap(Tun::default())) };
-            let error = refused(&tap);
-            assert!(
-                error.starts_with(&format!("device t0: MTU {mtu} is out of range: this device takes 68 to ")),
-                "{error}"
+        for (mtu, words) in [(67, "68 or more"), (70_000, "65521 or less")] {
+            let veth = Device { mtu: Some(mtu), ..veth("a0", "b0") };
+            assert_eq!(
+                refused(&veth),
+                format!("device a0: MTU {mtu} is out of range: this device takes 68 to 65535")
             );
+            let tap = Device { mtu: Some(mtu), ..up("t0", Kind::Tap(Tun::default())) };
+            assert_eq!(
+                refused(&tap),
+                format!("device t0: MTU {mtu} is out of range: this device takes {words}")
+            );
+            let bridge = Device { mtu: Some(mtu), ..up("br0", Kind::Bridge(Bridge::default())) };
+            assert!(refused(&bridge).starts_with(&format!("device br0: MTU {mtu} is out of range")));
         }
+        let large = Device {
+            mtu: Some(1501),
+            ..up("mv0", Kind::Macvlan(Macvlan { parent: "p0".into(), mode: None }))
+        };
+        assert_eq!(refused(&large), "device mv0: MTU 1501 is out of range: this device takes 68 to 1500");
+        let vxlan = Device { mtu: Some(67), ..up("vx0", Kind::Vxlan(Vxlan::default())) };
+        assert!(refused(&vxlan).starts_with("device vx0: MTU 67 is out of range"));
     });
 }
 

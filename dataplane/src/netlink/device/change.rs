@@ -2,7 +2,7 @@
 
 use super::{
     Bridge, ChangeError, Device, DeviceError, Difference, Kind, Mark, Observed, Peer, Tun,
-    create::parent_index,
+    create::parent,
     difference::differences,
     observe::observe_by,
     place::Place,
@@ -124,21 +124,21 @@ fn change_kind(
     differs: &dyn Fn(&[&str]) -> bool,
 ) -> Result<(), DeviceError> {
     match (&observed.kind, &wanted.kind) {
-        (Some(Kind::Veth(is)), Kind::Veth(peer)) => {
-            if differs(&["peer", "peer-mac", "peer-address", "mtu", "admin"]) {
-                change_peer(observed, wanted, is, peer)?;
-            }
+        (Some(Kind::Veth(is)), Kind::Veth(peer))
+            if differs(&["peer", "peer-mac", "peer-address", "mtu", "admin"]) =>
+        {
+            change_peer(observed, wanted, is, peer)?;
         }
-        (Some(Kind::Tun(is) | Kind::Tap(is)), Kind::Tun(options) | Kind::Tap(options)) => {
-            if differs(&["owner", "group", "vnet-hdr"]) {
-                let options = Tun {
-                    owner: options.owner,
-                    group: options.group,
-                    multi_queue: is.multi_queue,
-                    vnet_hdr: options.vnet_hdr.or(is.vnet_hdr),
-                };
-                tun::change(&wanted.name, &wanted.kind, options, place)?;
-            }
+        (Some(Kind::Tun(is) | Kind::Tap(is)), Kind::Tun(options) | Kind::Tap(options))
+            if differs(&["owner", "group", "vnet-hdr"]) =>
+        {
+            let options = Tun {
+                owner: options.owner,
+                group: options.group,
+                multi_queue: is.multi_queue,
+                vnet_hdr: options.vnet_hdr.or(is.vnet_hdr),
+            };
+            tun::change(&wanted.name, &wanted.kind, options, place)?;
         }
         (Some(Kind::Vxlan(is)), Kind::Vxlan(vxlan)) => {
             if differs(&["local", "remote", "group", "dev", "learning", "ttl", "tos"]) {
@@ -174,16 +174,10 @@ fn change_kind(
                 send_kind(&Device { kind: Kind::Bridge(options), ..wanted.clone() }, end)?;
             }
         }
-        (_, Kind::Macvlan(_) | Kind::Macvtap(_) | Kind::Ipvlan(_)) => {
-            if differs(&["mode", "flag"]) {
-                send_kind(wanted, end)?;
-            }
+        (_, Kind::Macvlan(_) | Kind::Macvtap(_) | Kind::Ipvlan(_)) if differs(&["mode", "flag"]) => {
+            send_kind(wanted, end)?;
         }
-        (_, Kind::Geneve(_)) => {
-            if differs(&["remote", "ttl", "tos"]) {
-                send_kind(wanted, end)?;
-            }
-        }
+        (_, Kind::Geneve(_)) if differs(&["remote", "ttl", "tos"]) => send_kind(wanted, end)?,
         _ => {}
     }
     Ok(())
@@ -192,10 +186,10 @@ fn change_kind(
 /// Sends the options of the kind that are said.
 fn send_kind(wanted: &Device, end: &mut End<'_>) -> Result<(), DeviceError> {
     let parent = match wanted.kind.parent() {
-        Some(parent) if wanted.kind.is_linked() => {
+        Some(name) if wanted.kind.is_linked() => {
             let place = Place::open(&wanted.name, wanted.link_netns.as_ref())?;
             let mut socket = place.socket(&wanted.name)?;
-            Some(parent_index(wanted, parent, &place, &mut socket)?)
+            Some(parent(wanted, name, &place, &mut socket)?.index)
         }
         _ => None,
     };

@@ -14,7 +14,11 @@ use super::{
     steps::{End, not_made, refused},
     tun,
 };
-use crate::{netlink::Socket, netns::Netns, sys::tun::NAME_MAX};
+use crate::{
+    netlink::{Link, Socket},
+    netns::Netns,
+    sys::tun::NAME_MAX,
+};
 
 /// Which devices may be deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,12 +168,15 @@ fn make_way(device: &str, name: &str, place: &Place, socket: &mut Socket) -> Res
 fn add(device: &Device, places: &Places, socket: &mut Socket) -> Result<(), DeviceError> {
     let name = &device.name;
     let mut resolved = Resolved::default();
+    let mut mtu_max = None;
     let mut there;
     let socket = match &places.link {
         Some(link) => {
             there = link.socket(name)?;
-            if let Some(parent) = device.kind.parent() {
-                resolved.parent = Some(parent_index(device, parent, link, &mut there)?);
+            if let Some(name) = device.kind.parent() {
+                let parent = parent(device, name, link, &mut there)?;
+                resolved.parent = Some(parent.index);
+                mtu_max = Some(parent.mtu);
             }
             if !link.is(&places.own) {
                 resolved.netns = Some(places.own.netns.as_raw_fd());
@@ -186,23 +193,23 @@ fn add(device: &Device, places: &Places, socket: &mut Socket) -> Result<(), Devi
     let message = request::new_link(device, resolved);
     socket
         .new_link("make", name, message, NLM_F_CREATE | NLM_F_EXCL)
-        .map_err(|error| not_made(name, &device.kind, device.mtu, error))
+        .map_err(|error| not_made(name, &device.kind, device.mtu, mtu_max, error))
 }
 
-/// The number of a device's parent.
-pub(super) fn parent_index(
+/// A device's parent.
+pub(super) fn parent(
     device: &Device,
     parent: &str,
     place: &Place,
     socket: &mut Socket,
-) -> Result<u32, DeviceError> {
+) -> Result<Link, DeviceError> {
     let found = socket.link_by_name(parent).map_err(|error| refused(&device.name, error))?;
     let missing = || DeviceError::ParentMissing {
         device: device.name.clone(),
         parent: parent.to_owned(),
         netns: place.name.clone(),
     };
-    Ok(found.ok_or_else(missing)?.index)
+    found.ok_or_else(missing)
 }
 
 /// Everything that the request which made the device could not say.
@@ -241,13 +248,17 @@ fn finish_peer(device: &Device, places: &Places, end: &mut End<'_>) -> Result<()
 /// A kernel skips attributes that it does not know, or was built without: it said yes and did nothing.
 fn check_kind(device: &Device, observed: &Observed) -> Result<(), DeviceError> {
     let wanted = Device {
-        kind: device.kind.clone(),
         up: observed.up,
         master: observed.master.clone(),
-        ..Device::new("", Kind::Dummy)
+        ..Device::new(device.name.as_str(), device.kind.clone())
     };
-    let observed =
-        Observed { addresses: Vec::new(), routes: Vec::new(), link_elsewhere: false, ..observed.clone() };
+    let observed = Observed {
+        mark: Mark::Ours,
+        addresses: Vec::new(),
+        routes: Vec::new(),
+        link_elsewhere: false,
+        ..observed.clone()
+    };
     match differences(&observed, &wanted).into_iter().next() {
         None => Ok(()),
         Some(difference) => Err(DeviceError::NotTaken {

@@ -9,8 +9,8 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    Bridge, Device, Geneve, Ipvlan, Kind, Macvlan, MacvlanMode, Observed, Peer, Route, Ttl, Tun, Vlan, Vxlan,
-    request,
+    Bridge, Device, Geneve, Ipvlan, Kind, Macvlan, MacvlanMode, Mark, Observed, Peer, Route, Ttl, Tun, Vlan,
+    Vxlan, request,
 };
 
 /// One way in which a device is not as it is wanted.
@@ -31,6 +31,9 @@ pub struct Difference {
 #[must_use]
 pub fn differences(observed: &Observed, wanted: &Device) -> Vec<Difference> {
     let mut found = Found(Vec::new());
+    if observed.mark == Mark::Unfinished {
+        found.say("unfinished", &"made half", &"", false);
+    }
     match &observed.kind {
         Some(kind) => found.kind(kind, &wanted.kind),
         None => found.say("type", &observed.kind_name, &wanted.kind.name(), false),

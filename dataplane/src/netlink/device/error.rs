@@ -185,7 +185,9 @@ fn within(netns: Option<&Netns>) -> String {
 fn range(min: Option<u32>, max: Option<u32>) -> String {
     match (min, max) {
         (Some(min), Some(max)) => format!(": this device takes {min} to {max}"),
-        _ => String::new(),
+        (Some(min), None) => format!(": this device takes {min} or more"),
+        (None, Some(max)) => format!(": this device takes {max} or less"),
+        (None, None) => String::new(),
     }
 }
 

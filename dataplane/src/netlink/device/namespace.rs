@@ -22,7 +22,7 @@ const DIR: &str = "/run/netns";
 pub fn add_netns(name: &str) -> io::Result<()> {
     let path = path(name)?;
     share_dir()?;
-    OpenOptions::new().read(true).write(true).create_new(true).mode(0).open(&path)?;
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o000).open(&path)?;
     let inside = |path: PathBuf| {
         netns::unshare()?;
         Ok(rustix::mount::mount_bind("/proc/thread-self/ns/net", &path)?)

@@ -40,7 +40,14 @@ pub(super) fn refused(device: &str, error: NetlinkError) -> DeviceError {
 }
 
 /// What it means that the kernel did not make a device.
-pub(super) fn not_made(device: &str, kind: &Kind, mtu: Option<u32>, error: NetlinkError) -> DeviceError {
+pub(super) fn not_made(
+    device: &str,
+    kind: &Kind,
+    mtu: Option<u32>,
+    parent_mtu: Option<u32>,
+    error: NetlinkError,
+) -> DeviceError {
+    let max = parent_mtu.unwrap_or(ETH_MAX_MTU);
     let words = error.message.as_deref().unwrap_or_default();
     match (error.errno, mtu) {
         (Errno::OPNOTSUPP, _) if words.is_empty() && filters(kind) => without_filtering(device),
@@ -48,9 +55,9 @@ pub(super) fn not_made(device: &str, kind: &Kind, mtu: Option<u32>, error: Netli
         (Errno::OPNOTSUPP, _) if words.is_empty() || words == "Unknown device type" => {
             DeviceError::NoSuchKind { device: device.to_owned(), kind: kind.name(), config: kind.config() }
         }
-        // `veth_validate` has no words.
-        (Errno::INVAL, Some(mtu)) if words.is_empty() && !(ETH_MIN_MTU..=ETH_MAX_MTU).contains(&mtu) => {
-            let (min, max) = (Some(ETH_MIN_MTU), Some(ETH_MAX_MTU));
+        // `veth_validate`, and `macvlan_common_newlink` and `vlan_newlink` of one above the parent's, have no words.
+        (Errno::INVAL, Some(mtu)) if words.is_empty() && !(ETH_MIN_MTU..=max).contains(&mtu) => {
+            let (min, max) = (Some(ETH_MIN_MTU), Some(max));
             DeviceError::Mtu { device: device.to_owned(), mtu, min, max }
         }
         // `dev_validate_mtu`: "mtu less than device minimum"; `vxlan_validate`: "MTU must be between …".
@@ -148,11 +155,12 @@ impl<'a> End<'a> {
     pub(super) fn set_mtu(&mut self, mtu: u32) -> Result<(), DeviceError> {
         let result = self.socket.set_link_mtu(&self.link, mtu);
         result.map_err(|error| match (error.errno, self.mtu_range) {
+            // Inside its own range it is above that of its parent.
             (Errno::INVAL | Errno::RANGE, range) => DeviceError::Mtu {
                 device: self.device.to_owned(),
                 mtu,
-                min: range.map(|(min, _)| min),
-                max: range.map(|(_, max)| max),
+                min: range.map(|(min, _)| min).filter(|min| mtu < *min),
+                max: range.map(|(_, max)| max).filter(|max| mtu > *max),
             },
             _ => self.refused(error),
         })
