@@ -97,7 +97,7 @@ fn wish(random: &mut Random, n: usize, c1: &Netns) -> Device {
     let via = addresses.first().map(|_| format!("198.51.{}.254", 100 + n).parse().unwrap());
     Device {
         mac: random.maybe(|random| mac(u8::try_from(10 + random.below(9)).unwrap())),
-        mtu: random.maybe(|random| u32::try_from(1280 + random.below(200)).unwrap()),
+        mtu: random.maybe(|random| u32::try_from(1280 + random.below(160)).unwrap()),
         routes: random
             .maybe(|random| Route { to, via, src: None, metric: random.maybe(|_| 9) })
             .into_iter()

@@ -137,6 +137,10 @@ fn an_mtu_out_of_range_is_named() {
             ..up("mv0", Kind::Macvlan(Macvlan { parent: "p0".into(), mode: None }))
         };
         assert_eq!(refused(&large), "device mv0: MTU 1501 is out of range: this device takes 68 to 1500");
+        // `vxlan_dev_configure` takes less than it was asked for, and does not say so.
+        let vxlan = Vxlan { dev: Some("p0".into()), ..Vxlan::default() };
+        let vxlan = Device { mtu: Some(1451), ..up("vx0", Kind::Vxlan(vxlan)) };
+        assert_eq!(refused(&vxlan), "device vx0: MTU 1451 is out of range: this device takes 1450 or less");
         let vxlan = Device { mtu: Some(67), ..up("vx0", Kind::Vxlan(Vxlan::default())) };
         assert!(refused(&vxlan).starts_with("device vx0: MTU 67 is out of range"));
     });

@@ -235,7 +235,7 @@ fn furnish(device: &Device, places: &Places, end: &mut End<'_>) -> Result<(), De
     }
     let observed = observe_by(&device.name, &places.own, end.socket(), Some(device))?
         .ok_or_else(|| DeviceError::Missing { name: device.name.clone() })?;
-    check_kind(device, &observed)?;
+    check_taken(device, &observed)?;
     places.check(&device.name)
 }
 
@@ -245,9 +245,20 @@ fn finish_peer(device: &Device, places: &Places, end: &mut End<'_>) -> Result<()
     other.finish(peer_alias(end.name()))
 }
 
-/// A kernel skips attributes that it does not know, or was built without: it said yes and did nothing.
-fn check_kind(device: &Device, observed: &Observed) -> Result<(), DeviceError> {
+/// A kernel skips attributes that it does not know, or was built without, and some drivers take less than they were asked
+/// for: it said yes and did something else.
+fn check_taken(device: &Device, observed: &Observed) -> Result<(), DeviceError> {
+    if let Some(mtu) = device.mtu.filter(|mtu| observed.mtu < *mtu) {
+        return Err(DeviceError::Mtu {
+            device: device.name.clone(),
+            mtu,
+            min: None,
+            max: Some(observed.mtu),
+        });
+    }
     let wanted = Device {
+        mac: device.mac,
+        mtu: device.mtu,
         up: observed.up,
         master: observed.master.clone(),
         ..Device::new(device.name.as_str(), device.kind.clone())
