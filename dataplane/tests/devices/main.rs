@@ -9,7 +9,7 @@
 //! `ip` is the judge: it makes foreign devices, and says what ours have become.
 //! Nothing touches the namespace the tests were started in. They need root, and say so where they have not got it.
 //! Tests whose names end with `_in_the_guest` need kinds that not every kernel has; where the kernel lacks one they say so
-//! and pass, unless `TAPWAY_GUEST` is set: then every kind has to be there.
+//! and pass, unless `TAPWAY_TEST_GUEST` is set: then every kind has to be there.
 
 mod change;
 mod killed;

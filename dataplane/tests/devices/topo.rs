@@ -133,7 +133,7 @@ pub(crate) fn names() -> Vec<String> {
 pub(crate) fn made(device: &Device) -> bool {
     match create(device) {
         Ok(()) => true,
-        Err(error @ DeviceError::NoSuchKind { .. }) if env::var_os("TAPWAY_GUEST").is_none() => {
+        Err(error @ DeviceError::NoSuchKind { .. }) if env::var_os("TAPWAY_TEST_GUEST").is_none() => {
             println!("skipped: {error}");
             false
         }
