@@ -39,6 +39,8 @@ mod place;
 mod request;
 mod steps;
 mod sysctl;
+#[cfg(test)]
+mod tests;
 mod tun;
 
 use std::net::IpAddr;

@@ -439,7 +439,7 @@ fn ip(address: &NeighbourAddress) -> Option<IpAddr> {
     }
 }
 
-fn bridge(data: &[InfoBridge]) -> Bridge {
+pub(super) fn bridge(data: &[InfoBridge]) -> Bridge {
     let mut bridge = Bridge::default();
     for attribute in data {
         match attribute {
@@ -455,7 +455,7 @@ fn bridge(data: &[InfoBridge]) -> Bridge {
     bridge
 }
 
-fn macvlan_mode(mode: MacVlanMode) -> Option<MacvlanMode> {
+pub(super) fn macvlan_mode(mode: MacVlanMode) -> Option<MacvlanMode> {
     match mode {
         MacVlanMode::Bridge => Some(MacvlanMode::Bridge),
         MacVlanMode::Vepa => Some(MacvlanMode::Vepa),
@@ -466,7 +466,7 @@ fn macvlan_mode(mode: MacVlanMode) -> Option<MacvlanMode> {
     }
 }
 
-fn ipvlan(data: &[InfoIpVlan], parent: String) -> Ipvlan {
+pub(super) fn ipvlan(data: &[InfoIpVlan], parent: String) -> Ipvlan {
     let mut ipvlan = Ipvlan { parent, mode: None, flag: None };
     for attribute in data {
         match attribute {
@@ -486,7 +486,7 @@ fn ipvlan(data: &[InfoIpVlan], parent: String) -> Ipvlan {
     ipvlan
 }
 
-fn vlan(data: &[InfoVlan], parent: String) -> Vlan {
+pub(super) fn vlan(data: &[InfoVlan], parent: String) -> Vlan {
     let mut vlan = Vlan { parent, ..Vlan::default() };
     for attribute in data {
         match attribute {
@@ -499,7 +499,7 @@ fn vlan(data: &[InfoVlan], parent: String) -> Vlan {
     vlan
 }
 
-fn geneve(data: &[InfoGeneve]) -> Geneve {
+pub(super) fn geneve(data: &[InfoGeneve]) -> Geneve {
     let mut geneve = Geneve { dstport: 0, ..Geneve::default() };
     for attribute in data {
         match attribute {
