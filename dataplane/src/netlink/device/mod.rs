@@ -177,6 +177,7 @@ pub struct Observed {
     /// The number by which its namespace knows that of its parent, underlay or peer (`IFLA_LINK_NETNSID`); `None` where they are in
     /// the same one.
     pub link_netnsid: Option<i32>,
-    /// Its parent, underlay or peer is in another namespace than the wanted device says; `false` where nothing was said.
+    /// Its parent, underlay or peer is in another namespace than the wanted device says; `false` where nothing was said,
+    /// and always of a geneve, of which the kernel does not say it.
     pub link_elsewhere: bool,
 }
