@@ -9,7 +9,7 @@ use tapway_dataplane::netlink::device::{
     Ttl, UNFINISHED_GROUP, Vlan, VlanProtocol, Vxlan, change, create,
 };
 
-use crate::topo::{Name, in_netns, look, mac, make, parent};
+use crate::topo::{Name, in_netns, look, mac, make, parent, skipped};
 
 // linux/rtnetlink.h
 const RTM_NEWLINK: u16 = 16;
@@ -191,7 +191,7 @@ fn sent(command: &[&str], vars: &[(&str, &str)], kind: u16) -> Option<Vec<Vec<u8
     match out {
         Ok(_) => {} // the kernel may refuse what was sent
         Err(error) => {
-            println!("skipped: no strace: {error}");
+            skipped(&format!("no strace: {error}"));
             return None;
         }
     }

@@ -11,6 +11,7 @@ use std::{
         mpsc,
     },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use tapway_dataplane::{
@@ -26,7 +27,7 @@ use tapway_dataplane::{
 /// Runs a test on a thread in a namespace of its own, which stands for the daemon's.
 pub(crate) fn in_netns(test: impl FnOnce() + Send + 'static) {
     if !rustix::process::geteuid().is_root() {
-        println!("skipped: needs root");
+        skipped("needs root");
         return;
     }
     let thread = thread::spawn(|| {
@@ -120,6 +121,14 @@ pub(crate) fn ip(args: &str) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
+/// Says why a test is not run, which `TAPWAY_TEST_REQUIRE=1` does not allow outside of the guest.
+#[track_caller]
+pub(crate) fn skipped(why: &str) {
+    let required = env::var_os("TAPWAY_TEST_REQUIRE").is_some_and(|value| value == "1");
+    assert!(!required || env::var_os("TAPWAY_TEST_GUEST").is_some(), "may not be skipped here: {why}");
+    println!("skipped: {why}");
+}
+
 /// The names of all interfaces of the calling thread's namespace.
 pub(crate) fn names() -> Vec<String> {
     let mut names: Vec<String> =
@@ -191,4 +200,13 @@ pub(crate) fn up(name: &str, kind: Kind) -> Device {
 
 pub(crate) fn mac(last: u8) -> MacAddr {
     MacAddr::from_octets([2, 0, 0, 0, 0, last])
+}
+
+/// Waits until `done` says so, 10 seconds at most.
+pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !done() {
+        assert!(Instant::now() < deadline, "10 s later: not {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
