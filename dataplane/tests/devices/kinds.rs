@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tapway_dataplane::netlink::device::{
     Bridge, Device, FdbEntry, Geneve, Ipvlan, IpvlanFlag, IpvlanMode, Kind, Macvlan, MacvlanMode, Mark, Peer,
-    Route, Tos, Ttl, Tun, Vlan, VlanProtocol, Vxlan, delete_netns, list, observe,
+    Route, Tos, Ttl, Tun, Vlan, VlanProtocol, Vxlan, delete_netns, observe,
 };
 
-use crate::topo::{Container, Name, in_netns, ip, lives, look, mac, make, names, parent, up};
+use crate::topo::{Container, Name, in_netns, ip, lives, look, look_at_all, mac, make, names, parent, up};
 
 #[test]
 fn a_veth_reaches_into_a_container_with_addresses_on_both_ends() {
@@ -347,7 +347,7 @@ fn a_list_holds_ours_and_others_each_as_a_look_at_it_alone_tells() {
         };
         let wanted = [&bridge, &veth, &vxlan];
         wanted.into_iter().for_each(make);
-        let all = list(None, &wanted).unwrap();
+        let all = look_at_all(None, &wanted);
         let mut found: Vec<_> = all.iter().map(|o| (o.name.as_str(), o.kind_name.as_str(), o.mark)).collect();
         found.sort_by_key(|(name, ..)| *name);
         let expected = [

@@ -1,27 +1,19 @@
 //! Bad input: a specific error, nothing half made, and others' devices untouched.
 
 use tapway_dataplane::{
-    netlink::{
-        OperState,
-        device::{
-            Bridge, Device, DeviceError, FdbEntry, Kind, Macvlan, Mark, Peer, Route, Tun, Vxlan, Whose,
-            create, delete, list, observe,
-        },
+    netlink::device::{
+        Bridge, Device, DeviceError, FdbEntry, Kind, Macvlan, Mark, Peer, Route, Tun, Vxlan, Whose, create,
+        delete, observe,
     },
     netns::Netns,
 };
 
-use crate::topo::{Container, Name, in_netns, ip, look, mac, make, names, parent, up};
+use crate::topo::{Container, Name, in_netns, ip, look, look_at_all, mac, make, names, parent, up};
 
 /// Tries to make a device that cannot be made; the words of the refusal. Whatever was there before is there after, and nothing else.
 #[track_caller]
 fn refused(device: &Device) -> String {
-    let everything = || {
-        let mut all = list(None, &[]).unwrap();
-        // The carrier of a veth comes by itself.
-        all.iter_mut().for_each(|one| one.operstate = OperState::Unknown);
-        all
-    };
+    let everything = || look_at_all(None, &[]);
     let before = everything();
     let error = create(device).expect_err("it was made").to_string();
     assert_eq!(everything(), before, "after {error}");

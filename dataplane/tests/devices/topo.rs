@@ -16,8 +16,10 @@ use std::{
 
 use tapway_dataplane::{
     netlink::{
-        Socket,
-        device::{Device, DeviceError, Kind, Mark, Observed, Whose, create, delete, differences, observe},
+        OperState, Socket,
+        device::{
+            Device, DeviceError, Kind, Mark, Observed, Whose, create, delete, differences, list, observe,
+        },
     },
     netns::Netns,
     sys::netns,
@@ -156,12 +158,20 @@ pub(crate) fn make(device: &Device) {
     create(device).unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// The device as it is, which is to be there.
+/// The device as it is, which is to be there. Without its operational state, which follows by itself and later.
 #[track_caller]
 pub(crate) fn look(device: &Device) -> Observed {
-    observe(&device.name, device.netns.as_ref(), Some(device))
+    let observed = observe(&device.name, device.netns.as_ref(), Some(device))
         .unwrap_or_else(|error| panic!("{error}"))
-        .unwrap_or_else(|| panic!("{} is not there", device.name))
+        .unwrap_or_else(|| panic!("{} is not there", device.name));
+    Observed { operstate: OperState::Unknown, ..observed }
+}
+
+/// Every device of a namespace, without operational states.
+pub(crate) fn look_at_all(netns: Option<&Netns>, wanted: &[&Device]) -> Vec<Observed> {
+    let mut all = list(netns, wanted).unwrap();
+    all.iter_mut().for_each(|one| one.operstate = OperState::Unknown);
+    all
 }
 
 /// Makes a device, looks whether it is what was asked for, and that making it again is refused and deleting it leaves nothing.
