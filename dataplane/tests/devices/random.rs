@@ -13,7 +13,7 @@ use tapway_dataplane::{
 
 use crate::topo::{Container, in_netns, ip, look, look_at_all, mac, parent};
 
-/// Names of devices that come and go; two of them cannot be ports of the bridge, which is one of them.
+/// The names of devices that come and go.
 const NAMES: [&str; 5] = ["d0", "d1", "d2", "d3", "d4"];
 const STEPS: usize = 250;
 
