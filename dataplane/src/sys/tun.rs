@@ -14,6 +14,8 @@ use rustix::fs::{Mode, OFlags};
 
 /// A TAP: frames with Ethernet headers (`IFF_TAP`).
 pub const TAP: u16 = libc::IFF_TAP as u16;
+/// A TUN: packets without Ethernet headers (`IFF_TUN`).
+pub const TUN: u16 = libc::IFF_TUN as u16;
 /// No four octets of packet information before each frame (`IFF_NO_PI`).
 pub const NO_PI: u16 = libc::IFF_NO_PI as u16;
 /// A virtio header before each frame (`IFF_VNET_HDR`).
@@ -147,4 +149,16 @@ pub fn set_offload(fd: BorrowedFd<'_>, mask: u32) -> io::Result<()> {
 pub fn set_persist(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     // SAFETY: TUNSETPERSIST takes its argument by value.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETPERSIST, c_ulong::from(on)) }).map(drop)
+}
+
+/// Lets a user attach without privilege (`TUNSETOWNER`).
+pub fn set_owner(fd: BorrowedFd<'_>, owner: u32) -> io::Result<()> {
+    // SAFETY: TUNSETOWNER takes its argument by value.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOWNER, c_ulong::from(owner)) }).map(drop)
+}
+
+/// Lets the members of a group attach without privilege (`TUNSETGROUP`).
+pub fn set_group(fd: BorrowedFd<'_>, group: u32) -> io::Result<()> {
+    // SAFETY: TUNSETGROUP takes its argument by value.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETGROUP, c_ulong::from(group)) }).map(drop)
 }
