@@ -1,6 +1,6 @@
 //! The command line: nouns, verbs, flags and their help.
 //!
-//! What a bridge, a port, an FDB entry, a neighbour and an uplink can be told is defined in the dataplane's `config`, once for flags, files
+//! What a bridge, a port, an FDB entry, a neighbour, a device and an uplink can be told is defined in the dataplane's `config`, once for flags, files
 //! and the socket; here stand only the words around it.
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
@@ -9,7 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use tapway_dataplane::{
     api::hex,
     config::{
-        BridgeName, BridgeSpec, FdbSpec, NeighSpec, PortName, PortOptions, PortSpec, Seconds, UplinkSpec,
+        BridgeName, BridgeSpec, DeviceName, DeviceOptions, DeviceSpec, FdbSpec, NeighSpec, PortName,
+        PortOptions, PortSpec, Seconds, UplinkSpec, keys_of,
     },
     wire::{MacAddr, Vid},
 };
@@ -87,6 +88,9 @@ pub(crate) enum Noun {
     /// Neighbours that bridges answer ARP requests and neighbour solicitations for
     #[command(subcommand, arg_required_else_help = true, after_help = "Example:\n  tapwayctl neigh list")]
     Neigh(Neigh),
+    /// Devices of the kernel: veth, bridge, macvlan, vlan, vxlan, tap and others
+    #[command(subcommand, arg_required_else_help = true, after_help = "Example:\n  tapwayctl device list")]
+    Device(Device),
     /// Routed TAPs to the host's stack, each with an address that the switch owns
     #[command(subcommand, arg_required_else_help = true, after_help = "Example:\n  tapwayctl uplink list")]
     Uplink(Uplink),
@@ -292,6 +296,54 @@ pub(crate) enum Neigh {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Device {
+    /// Make a kernel device; nothing happens where it exists with the same settings
+    ///
+    /// A device that tapway made and that is there already is taken over; one of somebody else is left alone.
+    /// It stays when the daemon ends.
+    #[command(
+        after_help = "Example:\n  tapwayctl device add veth0 --type veth --peer eth0 --peer-netns c1 --peer-address 198.51.100.2/24\n  \
+                      tapwayctl device add br-c --type bridge --address 198.51.100.1/24 --vlan-filtering on\n  \
+                      tapwayctl device add web0 --type macvlan --parent eth0 --mode bridge --netns c1 --create-netns\n  \
+                      tapwayctl device add eth0.7 --type vlan --parent eth0 --id 7 --route 203.0.113.0/24\n  \
+                      tapwayctl device add vx0 --type vxlan --id 1000 --local 198.51.100.1 --remote 198.51.100.2 --master br-c\n  \
+                      tapwayctl device add tun0 --type tun --owner 1000 --address 203.0.113.1/30"
+    )]
+    Add(Box<DeviceSpec>),
+    /// Change settings of a kernel device, in place
+    #[command(
+        after_help = "Example:\n  tapwayctl device set veth0 --mtu 9000 --down\n  tapwayctl device set veth0 --unset master,route"
+    )]
+    Set(Box<DeviceSet>),
+    /// Delete a kernel device that nothing else is on
+    #[command(after_help = "Example:\n  tapwayctl device del veth0")]
+    Del {
+        /// Name of the device
+        name: DeviceName,
+    },
+    /// All kernel devices that were asked for, and what became of them
+    #[command(after_help = "Example:\n  tapwayctl device list --json")]
+    List,
+    /// One kernel device, as it was asked for and as it is
+    #[command(after_help = "Example:\n  tapwayctl device show veth0")]
+    Show {
+        /// Name of the device
+        name: DeviceName,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeviceSet {
+    /// Name of the device
+    pub(crate) name: DeviceName,
+    #[command(flatten)]
+    pub(crate) options: DeviceOptions,
+    /// Put these settings back to their default
+    #[arg(long, value_name = "FLAG,…", value_delimiter = ',', value_parser = device_setting)]
+    pub(crate) unset: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Uplink {
     /// Make an uplink; nothing happens where it exists with the same settings
     ///
@@ -374,15 +426,25 @@ fn timeout(text: &str) -> Result<Duration, TimeoutError> {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("is no setting of a port: name one of {}", .0.join(", "))]
-struct SettingError(Vec<String>);
+#[error("is no setting of a {}: name one of {}", .0, .1.join(", "))]
+struct SettingError(&'static str, Vec<String>);
 
 /// The key of a flag that `port set` knows.
 fn setting(text: &str) -> Result<String, SettingError> {
     let options = PortOptions::augment_args(clap::Command::new("settings"));
-    let flags: Vec<_> = options.get_arguments().filter_map(|a| a.get_long().map(str::to_owned)).collect();
+    let flags = options.get_arguments().filter_map(|a| a.get_long().map(str::to_owned)).collect();
+    setting_of("port", flags, text)
+}
+
+/// The key of a device; what is said of its peer by several flags is one.
+fn device_setting(text: &str) -> Result<String, SettingError> {
+    let flags = keys_of::<DeviceOptions>().iter().map(|key| key.replace('_', "-")).collect();
+    setting_of("device", flags, text)
+}
+
+fn setting_of(kind: &'static str, flags: Vec<String>, text: &str) -> Result<String, SettingError> {
     let flag = text.trim_start_matches("--").replace('_', "-");
-    if flags.contains(&flag) { Ok(flag.replace('-', "_")) } else { Err(SettingError(flags)) }
+    if flags.contains(&flag) { Ok(flag.replace('-', "_")) } else { Err(SettingError(kind, flags)) }
 }
 
 #[cfg(test)]
@@ -427,6 +489,8 @@ mod tests {
         assert!(about("port", "set").starts_with("Change settings"));
         assert!(about("fdb", "add").starts_with("Make a static"));
         assert!(about("neigh", "add").starts_with("Answer for a neighbour"));
+        assert!(about("device", "add").starts_with("Make a kernel device"));
+        assert!(about("device", "set").starts_with("Change settings"));
         assert!(about("uplink", "add").starts_with("Make an uplink"));
     }
 }

@@ -11,16 +11,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tapway_dataplane::{
     api::{
-        self, BridgeView, DropView, FdbView, NeighView, Plan, PortStatsView, PortView, RemoteView, Request,
-        UplinkView,
+        self, BridgeView, DeviceView, DropView, FdbView, NeighView, Plan, PortStatsView, PortView,
+        RemoteView, Request, UplinkView,
     },
-    config::PortOptions,
+    config::{DeviceOptions, PortOptions},
 };
 
 use crate::{
     cli::{
-        Apply, Bridge, Cli, Diff, End, Fdb, FdbFilter, Global, Neigh, Noun, Port, PortSet, Remote, Status,
-        Trace, Uplink, Watch,
+        Apply, Bridge, Cli, Device, DeviceSet, Diff, End, Fdb, FdbFilter, Global, Neigh, Noun, Port, PortSet,
+        Remote, Status, Trace, Uplink, Watch,
     },
     client::Client,
     failure::Failure,
@@ -42,6 +42,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Noun::Fdb(verb) => tool.fdb(verb),
         Noun::Remote(verb) => tool.remote(verb),
         Noun::Neigh(verb) => tool.neigh(verb),
+        Noun::Device(verb) => tool.device(verb),
         Noun::Uplink(verb) => tool.uplink(verb),
         Noun::Apply(args) => tool.apply(&args),
         Noun::Export => tool.export(),
@@ -92,6 +93,16 @@ struct Remotes {
 #[derive(Deserialize)]
 struct Neighbours {
     neighbours: Vec<NeighView>,
+}
+
+#[derive(Deserialize)]
+struct Devices {
+    devices: Vec<DeviceView>,
+}
+
+#[derive(Deserialize)]
+struct OneDevice {
+    device: DeviceView,
 }
 
 #[derive(Deserialize)]
@@ -253,6 +264,31 @@ impl Tool {
                 let Neighbours { mut neighbours } = self.ask(&Request::NeighList { bridge })?;
                 neighbours.sort_by_cached_key(|n| (n.bridge.clone(), n.vlan, n.ip));
                 self.show(&neighbours, || print::neighbours(&neighbours))
+            }
+        }
+    }
+
+    fn device(&self, verb: Device) -> Result<(), Failure> {
+        match verb {
+            Device::Add(spec) => self.change(&Request::DeviceAdd(spec)),
+            Device::Set(set) => {
+                if set.options == DeviceOptions::default() && set.unset.is_empty() {
+                    let text =
+                        "nothing to set: give a setting, or --unset; tapwayctl device set --help lists them";
+                    return Err(Failure::Usage(text.to_owned()));
+                }
+                let DeviceSet { name, options, unset } = *set;
+                self.change(&Request::DeviceSet { name, options: Box::new(options), unset })
+            }
+            Device::Del { name } => self.change(&Request::DeviceDel { name }),
+            Device::List => {
+                let Devices { mut devices } = self.ask(&Request::DeviceList)?;
+                devices.sort_by(|a, b| a.name.cmp(&b.name));
+                self.show(&devices, || print::devices(&devices))
+            }
+            Device::Show { name } => {
+                let OneDevice { device } = self.ask(&Request::DeviceShow { name })?;
+                self.show(&device, || print::device(&device))
             }
         }
     }

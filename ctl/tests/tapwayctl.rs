@@ -254,6 +254,29 @@ fn a_plan_is_printed_step_by_step() {
 }
 
 #[test]
+fn a_device_is_told_as_iproute2_tells_it_and_shown_as_desired_and_as_observed() {
+    let daemon = Daemon::start();
+    let add = "device add v0 --type veth --mtu 1400 --down --peer eth0 --peer-netns c1 --peer-address 198.51.100.2/24";
+    assert_eq!(doc(&daemon, add), json!({ "changed": true }));
+    assert_eq!(doc(&daemon, add), json!({ "changed": false }));
+    let (err, _) = refused(&daemon, &add.replace("c1", "c2"));
+    assert!(err.contains("peer_netns: c1 -> c2; tapwayctl device del makes room"), "{err}");
+    let shown = doc(&daemon, "device show v0");
+    assert_eq!((&shown["state"], &shown["drift"][0]), (&json!("drifted"), &json!("mtu: 1400 -> 1500")));
+    assert_eq!(
+        shown["desired"],
+        json!({ "name": "v0", "type": "veth", "mtu": 1400, "up": false,
+            "peer": { "name": "eth0", "netns": "c1", "address": ["198.51.100.2/24"] } })
+    );
+    assert_eq!(doc(&daemon, "device set v0 --unset mtu --up"), json!({ "changed": true }));
+    let list = doc(&daemon, "device list");
+    assert_eq!((&list[0]["state"], &list[0]["desired"]["up"]), (&json!("ok"), &json!(true)));
+    assert!(ok(&daemon, "device list").starts_with("DEVICE  TYPE"));
+    assert_eq!(doc(&daemon, "device del v0"), json!({ "changed": true }));
+    assert_eq!(doc(&daemon, "device list"), json!([]));
+}
+
+#[test]
 fn a_trace_takes_a_frame_as_other_tools_print_it() {
     let daemon = Daemon::start();
     let out = tool(&daemon.socket())
@@ -294,6 +317,13 @@ fn what_makes_no_sense_is_a_usage_error_before_anybody_is_asked() {
         ("port set vm1", "nothing to set"),
         ("port set vm1 --unset colour", "no setting of a port"),
         ("bridge set br0", "nothing to set"),
+        ("device add x", "--type"),
+        ("device add x --type gadget", "gadget"),
+        ("device add x --type dummy --up --down", "cannot be used with"),
+        ("device add x --type dummy --sysctl forwarding=1", "ipv4.forwarding=1"),
+        ("device add x --type dummy --route via", "is no route"),
+        ("device set x", "nothing to set"),
+        ("device set x --unset colour", "no setting of a device"),
         ("fdb add 02:00 --bridge br0 --port vm1", "not a MAC address"),
         ("trace --port vm1 --frame 0g", "not a hexadecimal digit"),
         ("trace --port vm1 --frame 000", "odd number of digits"),
@@ -327,7 +357,7 @@ fn what_makes_no_sense_is_a_usage_error_before_anybody_is_asked() {
         ("uplink add up0 --address 198.51.100.1", "198.51.100.1/24"),
         ("uplink add up0 --address 198.51.100.1/24 --gateway x", "is no IP address"),
         ("fdb add 02:00:00:00:00:07 --bridge br0 --port x --remote y", "is no IP address"),
-        ("device list", "unrecognized subcommand"),
+        ("gadget list", "unrecognized subcommand"),
     ] {
         let (code, out, err) = run(nowhere, line);
         assert_eq!((code, out.as_str()), (2, ""), "{line}: {err}");

@@ -34,6 +34,8 @@ pub struct Settings {
     pub state_dir: Option<PathBuf>,
     /// Worker threads, at least 1.
     pub workers: usize,
+    /// Whether kernel devices that somebody has changed or deleted are put back.
+    pub enforce: bool,
 }
 
 /// Why the daemon cannot start, or had to end.
@@ -73,6 +75,9 @@ pub fn run(settings: &Settings) -> Result<(), DaemonError> {
         opener: Opener::kernel(),
         features: Features::probe(),
     })?;
+    if settings.enforce {
+        engine.enforce_devices();
+    }
     let mut state = settings
         .state_dir
         .as_deref()

@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 use tapway_dataplane::{
     api::{
-        BridgeView, Call, DESCRIPTION, DropView, FdbCounts, FdbView, NeighView, Plan, PlanStep,
-        PortStatsView, PortView, Refusal, RemoteView, Reply, Request, Status, Trace, TraceOutput, TraceStep,
-        Traffic, UplinkView, WorkerView,
+        BridgeView, Call, DESCRIPTION, DeviceSeen, DeviceView, DropView, FdbCounts, FdbView, NeighView, Plan,
+        PlanStep, PortStatsView, PortView, Refusal, RemoteView, Reply, Request, Status, Trace, TraceOutput,
+        TraceStep, Traffic, UplinkView, WorkerView,
     },
     config::{
-        BridgeSpec, FdbSpec, Mistake, NeighSpec, OnOff, PortSpec, PortType, Seconds, Topology, UplinkSpec,
+        BridgeSpec, DeviceSpec, FdbSpec, Mistake, NeighSpec, OnOff, PortSpec, PortType, Seconds, Topology,
+        UplinkSpec,
     },
 };
 
@@ -190,6 +191,15 @@ const PORT: &str = r#"{ "type": "tap", "access": 10, "trunk": "20-29", "native":
     "ttl": "inherit", "tos": "8", "df": "inherit", "udp_csum": false, "udp6_zero_csum_rx": true, "remote_check": true,
     "bum_limit": 7, "gbp": true, "gbp_id": 8, "reserved": "drop", "option": ["0102:80:00001111"] }"#;
 
+const DEVICE: &str = r#"{ "name": "v0", "type": "veth", "netns": "blue", "create_netns": true, "mac": "02:00:00:00:00:01",
+    "mtu": 9000, "address": ["198.51.100.1/24"], "master": "kbr", "up": true, "route": ["default via 198.51.100.2"],
+    "sysctl": ["ipv4.forwarding=1"],
+    "peer": { "name": "eth0", "netns": "c1", "address": ["198.51.100.2/24"], "mac": "02:00:00:00:00:02" },
+    "parent": "eth0", "mode": "l2", "id": 7, "protocol": "802.1ad", "local": "198.51.100.1", "remote": "198.51.100.2",
+    "group": "239.1.1.1", "dev": "eth0", "dstport": 4789, "ttl": "inherit", "tos": "8", "learning": false, "udpcsum": false,
+    "external": true, "stp": true, "ageing": "300s", "vlan_filtering": true, "mcast_snooping": false, "owner": 1000,
+    "queues": 2, "vnet_hdr": true }"#;
+
 const UPLINK: &str = r#"{ "name": "up0", "address": "198.51.100.1/30", "gateway": "198.51.100.2", "ifname": "vtep0",
     "netns": "blue", "mac": "02:00:00:00:00:01", "mtu": 9000, "queues": 2, "offload": true }"#;
 
@@ -210,6 +220,9 @@ fn calls() -> BTreeMap<&'static str, Value> {
     let entry = json!({ "mac": "02:00:00:00:00:07", "bridge": "br0", "vlan": 10 });
     let some = json!({ "bridge": "br0", "port": "vm1", "vlan": 10 });
     let remote = json!({ "port": "vm1", "remote": "198.51.100.2" });
+    let device: Value = serde_json::from_str(DEVICE).unwrap();
+    let mut device_set = with(device.clone(), json!({ "unset": ["mtu"] }));
+    device_set.as_object_mut().unwrap().remove("type");
     BTreeMap::from([
         ("Status", interval.clone()),
         ("BridgeAdd", bridge.clone()),
@@ -231,6 +244,11 @@ fn calls() -> BTreeMap<&'static str, Value> {
         ("NeighAdd", serde_json::from_str(NEIGH).unwrap()),
         ("NeighDel", json!({ "ip": "198.51.100.7", "bridge": "br0", "vlan": 10 })),
         ("NeighList", json!({ "bridge": "br0" })),
+        ("DeviceAdd", device.clone()),
+        ("DeviceSet", device_set),
+        ("DeviceDel", json!({ "name": "v0" })),
+        ("DeviceList", json!({})),
+        ("DeviceShow", json!({ "name": "v0" })),
         ("UplinkAdd", serde_json::from_str(UPLINK).unwrap()),
         ("UplinkDel", json!({ "name": "up0" })),
         ("UplinkList", json!({})),
@@ -329,6 +347,7 @@ fn views() -> Vec<(&'static str, Reply)> {
             step("~", "port"),
             step("-", "fdb"),
             step("-", "uplink"),
+            step("+", "device"),
             step("~", "neigh"),
         ],
         applied: true,
@@ -352,6 +371,7 @@ fn views() -> Vec<(&'static str, Reply)> {
             )
             .unwrap(),
         }],
+        device: vec![serde_json::from_str::<DeviceSpec>(DEVICE).unwrap()],
         uplink: vec![serde_json::from_str::<UplinkSpec>(UPLINK).unwrap()],
         neigh: vec![serde_json::from_str::<NeighSpec>(NEIGH).unwrap()],
         port: vec![PortSpec {
@@ -412,6 +432,24 @@ fn views() -> Vec<(&'static str, Reply)> {
         kind: "snooped".to_owned(),
         age_s: 5,
     };
+    let device = DeviceView {
+        name: "v0".parse().unwrap(),
+        kind: "veth".parse().unwrap(),
+        netns: Some("blue".parse().unwrap()),
+        state: "drifted".to_owned(),
+        drift: some(),
+        desired: serde_json::from_str(DEVICE).unwrap(),
+        observed: Some(DeviceSeen {
+            index: 7,
+            kind: "veth".to_owned(),
+            mac: Some("02:00:00:00:00:01".parse().unwrap()),
+            mtu: 1500,
+            address: vec!["198.51.100.1/24".parse().unwrap()],
+            master: Some("kbr".to_owned()),
+            up: true,
+            oper: "up".to_owned(),
+        }),
+    };
     let uplink = UplinkView {
         name: "up0".parse().unwrap(),
         address: "198.51.100.1/30".parse().unwrap(),
@@ -457,6 +495,11 @@ fn views() -> Vec<(&'static str, Reply)> {
         ("NeighAdd", changed()),
         ("NeighDel", changed()),
         ("NeighList", Reply::Neighbours { neighbours: vec![neighbour] }),
+        ("DeviceAdd", changed()),
+        ("DeviceSet", changed()),
+        ("DeviceDel", changed()),
+        ("DeviceList", Reply::Devices { devices: vec![device.clone()] }),
+        ("DeviceShow", Reply::Device { device: Box::new(device) }),
         ("UplinkAdd", changed()),
         ("UplinkDel", changed()),
         ("UplinkList", Reply::Uplinks { uplinks: vec![uplink] }),

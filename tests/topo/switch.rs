@@ -42,7 +42,7 @@ struct SetPort {
 
 /// Reads `words` as `tapwayctl` would.
 #[track_caller]
-fn parse<T: Args>(words: &str) -> T {
+pub(crate) fn parse<T: Args>(words: &str) -> T {
     let command = T::augment_args(clap::Command::new("port").no_binary_name(true));
     let matches =
         command.try_get_matches_from(words.split_whitespace()).unwrap_or_else(|e| panic!("{words}: {e}"));

@@ -3,6 +3,7 @@
 //! Tables are aligned and without lines, as iproute2's are, and a `-` stands where there is nothing. Colour is in the text as escape
 //! sequences; the stream takes it out where nobody would see it.
 
+mod device;
 mod overlay;
 mod port;
 mod stats;
@@ -13,6 +14,7 @@ mod trace;
 use tapway_dataplane::api::{BridgeView, FdbView, Plan};
 
 pub(crate) use self::{
+    device::{device, devices},
     overlay::{neighbours, remotes, uplinks},
     port::{port, ports},
     stats::{Rated, drops, stats},

@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 
 use super::{INTERFACE, Refusal, Request, hex};
 use crate::config::{
-    BridgeOptions, BridgeSpec, FdbSpec, NeighSpec, PortOptions, PortSpec, UplinkOptions, UplinkSpec,
+    BridgeOptions, BridgeSpec, DeviceOptions, DeviceSpec, FdbSpec, NeighSpec, PortOptions, PortSpec,
+    UplinkOptions, UplinkSpec,
 };
 
 /// The shortest interval at which a stream repeats.
@@ -81,7 +82,8 @@ macro_rules! methods {
 
 methods! {
     Status BridgeAdd BridgeSet BridgeDel BridgeList PortAdd PortSet PortDel PortList PortShow FdbAdd FdbDel FdbList
-    FdbFlush RemoteAdd RemoteDel RemoteList NeighAdd NeighDel NeighList UplinkAdd UplinkDel UplinkList Apply Export Diff Stats Drops Trace
+    FdbFlush RemoteAdd RemoteDel RemoteList NeighAdd NeighDel NeighList DeviceAdd DeviceSet DeviceDel DeviceList
+    DeviceShow UplinkAdd UplinkDel UplinkList Apply Export Diff Stats Drops Trace
 }
 
 impl Request {
@@ -153,6 +155,19 @@ impl Request {
                 vlan: p.optional("vlan")?.unwrap_or_default(),
             },
             "NeighList" => Self::NeighList { bridge: p.optional("bridge")? },
+            "DeviceAdd" => Self::DeviceAdd(Box::new(DeviceSpec {
+                name: p.required("name")?,
+                kind: p.required("type")?,
+                options: p.rest::<DeviceOptions>()?,
+            })),
+            "DeviceSet" => Self::DeviceSet {
+                name: p.required("name")?,
+                unset: p.optional("unset")?.unwrap_or_default(),
+                options: Box::new(p.rest()?),
+            },
+            "DeviceDel" => Self::DeviceDel { name: p.required("name")? },
+            "DeviceList" => Self::DeviceList,
+            "DeviceShow" => Self::DeviceShow { name: p.required("name")? },
             "UplinkAdd" => Self::UplinkAdd(Box::new(UplinkSpec {
                 name: p.required("name")?,
                 address: p.required("address")?,
@@ -184,7 +199,12 @@ impl Request {
     /// Its parameters as [`Request::from_varlink`] reads them.
     pub fn parameters(&self) -> Value {
         let all = match self {
-            Self::Status | Self::BridgeList | Self::PortList | Self::UplinkList | Self::Export => json!({}),
+            Self::Status
+            | Self::BridgeList
+            | Self::PortList
+            | Self::DeviceList
+            | Self::UplinkList
+            | Self::Export => json!({}),
             Self::BridgeAdd(spec) | Self::BridgeSet(spec) => json!(spec),
             Self::BridgeDel { name } => json!({ "name": name }),
             Self::PortAdd(spec) => json!(spec),
@@ -210,6 +230,16 @@ impl Request {
             Self::NeighAdd(spec) => json!(spec),
             Self::NeighDel { ip, bridge, vlan } => json!({ "ip": ip, "bridge": bridge, "vlan": vlan }),
             Self::NeighList { bridge } => json!({ "bridge": bridge }),
+            Self::DeviceAdd(spec) => json!(spec),
+            Self::DeviceSet { name, options, unset } => {
+                let mut all = json!(options);
+                all["name"] = json!(name);
+                if !unset.is_empty() {
+                    all["unset"] = json!(unset);
+                }
+                all
+            }
+            Self::DeviceDel { name } | Self::DeviceShow { name } => json!({ "name": name }),
             Self::UplinkAdd(spec) => json!(spec),
             Self::UplinkDel { name } => json!({ "name": name }),
             Self::Apply { topology, dry_run, prune } => {

@@ -5,6 +5,7 @@
 //! Knows nothing of how the engine does it.
 
 mod call;
+mod device;
 pub mod hex;
 mod overlay;
 mod plan;
@@ -16,12 +17,14 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     call::{Call, CallError, MIN_INTERVAL},
+    device::{DeviceSeen, DeviceView},
     overlay::{NeighView, RemoteView, TunnelView, UplinkView},
 };
 use crate::{
     config::{
-        AdminState, BridgeName, BridgeSpec, FdbSpec, Mistake, NeighSpec, Netns, OnOff, PortName, PortOptions,
-        PortSpec, PortType, Seconds, Secure, Topology, UplinkSpec, VlanList,
+        AdminState, BridgeName, BridgeSpec, DeviceName, DeviceOptions, DeviceSpec, FdbSpec, Mistake,
+        NeighSpec, Netns, OnOff, PortName, PortOptions, PortSpec, PortType, Seconds, Secure, Topology,
+        UplinkSpec, VlanList,
     },
     wire::{MacAddr, Vid, Vni},
 };
@@ -86,6 +89,16 @@ pub enum Request {
     NeighDel { ip: IpAddr, bridge: BridgeName, vlan: u16 },
     /// Neighbours of one or all bridges.
     NeighList { bridge: Option<BridgeName> },
+    /// Make a kernel device; nothing happens where it exists with the same settings.
+    DeviceAdd(Box<DeviceSpec>),
+    /// Change the options that are given, and put those named in `unset` back to their default.
+    DeviceSet { name: DeviceName, options: Box<DeviceOptions>, unset: Vec<String> },
+    /// Delete a device that nothing is on.
+    DeviceDel { name: DeviceName },
+    /// All devices.
+    DeviceList,
+    /// One device.
+    DeviceShow { name: DeviceName },
     /// Make an uplink; nothing happens where it exists with the same settings.
     UplinkAdd(Box<UplinkSpec>),
     /// Delete an uplink that no tunnel goes by.
@@ -139,6 +152,12 @@ pub enum Reply {
     },
     Neighbours {
         neighbours: Vec<NeighView>,
+    },
+    Devices {
+        devices: Vec<DeviceView>,
+    },
+    Device {
+        device: Box<DeviceView>,
     },
     Uplinks {
         uplinks: Vec<UplinkView>,
@@ -408,7 +427,7 @@ pub struct Plan {
 pub struct PlanStep {
     /// `+` add, `~` change, `-` remove.
     pub op: String,
-    /// `bridge`, `uplink`, `port`, `fdb` or `neigh`.
+    /// `device`, `bridge`, `uplink`, `port`, `fdb` or `neigh`.
     pub kind: String,
     /// Its name; of an FDB entry and a neighbour bridge, VLAN and address.
     pub name: String,

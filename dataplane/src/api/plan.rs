@@ -15,6 +15,11 @@ impl From<&Change> for PlanStep {
             Change::AddFdb(f) => ("+", "fdb", f.key(), &[]),
             Change::SetFdb { new, differences, .. } => ("~", "fdb", new.key(), differences),
             Change::DelFdb(f) => ("-", "fdb", f.key(), &[]),
+            Change::AddDevice(d) => ("+", "device", d.name.to_string(), &[]),
+            Change::SetDevice { new, differences, .. } => ("~", "device", new.name.to_string(), differences),
+            Change::DelDevice { device, differences } => {
+                ("-", "device", device.name.to_string(), differences)
+            }
             Change::AddUplink(u) => ("+", "uplink", u.name.to_string(), &[]),
             Change::DelUplink { uplink, differences } => {
                 ("-", "uplink", uplink.name.to_string(), differences)

@@ -8,6 +8,11 @@ use crate::wire::{MacAddr, Vid, Vni};
 /// Pieces of topology files, whole and broken.
 pub(super) const PIECES: &[&str] = &[
     "[[bridge]]\n",
+    "[[device]]\n",
+    "type = \"veth\"\n",
+    "parent = \"br0\"\n",
+    "peer = { name = \"vm1\" }\n",
+    "[device.peer]\n",
     "[[port]]\n",
     "[[fdb]]\n",
     "[[uplink]]\n",
@@ -305,6 +310,88 @@ fn uplinks() -> impl Strategy<Value = Vec<UplinkSpec>> {
     })
 }
 
+/// Devices, each on what comes before it, on a port's interface or on the host's.
+fn devices(ports: &[PortSpec]) -> BoxedStrategy<Vec<DeviceSpec>> {
+    let is_near = |p: &&PortSpec| p.options.kind_or_default().is_tap() && p.options.netns.is_none();
+    let taps: Vec<String> = ports.iter().filter(is_near).map(|p| p.name.to_string()).collect();
+    let common = (
+        option::of(1280..=9000u32),
+        option::of(mac()),
+        vec(parsed(&["198.51.100.1/24", "203.0.113.1/32", "2001:db8::1/64"]), 0..3),
+        option::of(any::<bool>()),
+        option::of(parsed(&["203.0.113.0/25", "203.0.113.128/25 via 198.51.100.9 metric 7"])),
+        option::of(parsed(&["ipv4.forwarding=1", "ipv6.accept_ra=0"])),
+    );
+    let own = (0..9u8, 0..4usize, 0..4u32, on_off(), on_off());
+    let device = (common, own, any::<prop::sample::Index>(), any::<bool>());
+    proptest::collection::btree_map(0..5u8, device, 0..5)
+        .prop_map(move |all| {
+            let mut made: Vec<DeviceSpec> = Vec::new();
+            for (n, ((mtu, mac, address, up, route, sysctl), own, on, master)) in all {
+                let (kind, mode, id, one, other) = own;
+                let mut below: Vec<String> = vec!["eth0".to_owned()];
+                below.extend(taps.iter().cloned());
+                below.extend(made.iter().map(|d| d.name.to_string()));
+                let parent = || Some(below[on.index(below.len())].clone());
+                let bridge = made.iter().find(|d| d.kind == DeviceType::Bridge).map(|d| d.name.to_string());
+                let up = up.map_or_else(device::UpDown::default, device::UpDown::of);
+                let route = route.filter(|_| up.is_up()).into_iter().collect();
+                let common = DeviceOptions {
+                    mtu,
+                    mac,
+                    address,
+                    up,
+                    route,
+                    sysctl: sysctl.into_iter().collect(),
+                    master: bridge.filter(|_| master),
+                    ..DeviceOptions::default()
+                };
+                let mode = |modes: [&str; 4]| modes[mode].parse().ok();
+                let (kind, options) = match kind {
+                    0 => {
+                        let name = Some(format!("p{n}{id}").parse().unwrap());
+                        let netns = one.map(|_| "blue".parse().unwrap());
+                        let peer = device::Peer { name, netns, ..device::Peer::default() };
+                        (DeviceType::Veth, DeviceOptions { peer, ..common })
+                    }
+                    1 => (DeviceType::Bridge, DeviceOptions { stp: one, vlan_filtering: other, ..common }),
+                    2 => {
+                        let mode = mode(["", "bridge", "private", "passthru"]);
+                        (DeviceType::Macvlan, DeviceOptions { parent: parent(), mode, ..common })
+                    }
+                    3 => {
+                        let mode = mode(["", "l2", "l3", "l3s"]);
+                        (DeviceType::Ipvlan, DeviceOptions { parent: parent(), mode, ..common })
+                    }
+                    4 => (DeviceType::Vlan, DeviceOptions { parent: parent(), id: Some(id + 1), ..common }),
+                    5 => {
+                        let dev = one.and_then(|_| parent());
+                        let id = Some(id);
+                        (
+                            DeviceType::Vxlan,
+                            DeviceOptions { id, dev, learning: one, udpcsum: other, ..common },
+                        )
+                    }
+                    6 => {
+                        let remote = parsed_ip(
+                            ["203.0.113.1", "203.0.113.2", "2001:db8::1", "2001:db8::2"][id as usize],
+                        );
+                        (DeviceType::Geneve, DeviceOptions { id: Some(7), remote, udpcsum: other, ..common })
+                    }
+                    7 => (DeviceType::Tap, DeviceOptions { owner: Some(id), vnet_hdr: other, ..common }),
+                    _ => (DeviceType::Dummy, common),
+                };
+                made.push(DeviceSpec { name: format!("d{n}").parse().unwrap(), kind, options });
+            }
+            made
+        })
+        .boxed()
+}
+
+fn parsed_ip(text: &str) -> Option<std::net::IpAddr> {
+    text.parse().ok()
+}
+
 /// Neighbours of these bridges.
 fn neighbours(bridges: &[BridgeSpec]) -> BoxedStrategy<Vec<NeighSpec>> {
     if bridges.is_empty() {
@@ -347,5 +434,11 @@ pub(super) fn topology() -> impl Strategy<Value = Topology> {
         (Just(topology), neighbours).prop_map(|(topology, neigh)| Topology { neigh, ..topology })
     };
     let all = bridges().prop_flat_map(ports).prop_flat_map(with_fdb).prop_flat_map(with_neighbours);
-    (all, uplinks()).prop_map(|(topology, uplink)| Topology { uplink, ..topology })
+    let with_devices = |topology: Topology| {
+        let devices = devices(&topology.port);
+        (Just(topology), devices).prop_map(|(topology, device)| Topology { device, ..topology })
+    };
+    (all, uplinks())
+        .prop_map(|(topology, uplink)| Topology { uplink, ..topology })
+        .prop_flat_map(with_devices)
 }

@@ -3,6 +3,7 @@
 //! Each problem names the key, the value and what is allowed.
 //! Only what can be seen from one object alone is checked here; names that must exist are checked where all objects are known.
 
+mod device;
 mod tunnel;
 
 use std::{
@@ -35,7 +36,7 @@ const VLAN_KEYS: [&str; 3] = ["access", "native", "qinq"];
 pub(super) fn limit(key: &str) -> Option<RangeInclusive<u32>> {
     Some(match key {
         "mtu" => MIN_MTU..=MAX_TAP_MTU,
-        "dst_port" => 1..=u32::from(u16::MAX),
+        "dst_port" | "dstport" => 1..=u32::from(u16::MAX),
         "queues" => 1..=u32::from(MAX_TAP_QUEUES),
         "fdb_limit" => 1..=MAX_FDB_LIMIT,
         "ageing" => 0..=MAX_AGEING,

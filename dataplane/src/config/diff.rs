@@ -25,6 +25,9 @@ pub(super) const IMMUTABLE: [&str; 11] = [
     "underlay_dev",
 ];
 
+/// What stands for a value that was not given and has no default.
+pub(super) const UNSET: &str = "unset";
+
 /// One key that has another value; prints as `key: old -> new`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
@@ -56,7 +59,7 @@ pub(super) fn table_of(options: &impl Serialize) -> Table {
 
 fn shown(value: Option<&Value>) -> String {
     match value {
-        None => "unset".to_owned(),
+        None => UNSET.to_owned(),
         Some(Value::String(text)) => text.clone(),
         Some(Value::Boolean(on)) => if *on { "on" } else { "off" }.to_owned(),
         Some(Value::Array(all)) => all.iter().map(|v| shown(Some(v))).collect::<Vec<_>>().join(","),
@@ -67,14 +70,14 @@ fn shown(value: Option<&Value>) -> String {
     }
 }
 
-fn between(old: &Table, new: &Table) -> Vec<Difference> {
+pub(super) fn between(old: &Table, new: &Table) -> Vec<Difference> {
     let added = new.keys().filter(|key| !old.contains_key(*key));
     let keys = old.keys().chain(added).filter(|key| old.get(*key) != new.get(*key));
     keys.map(|key| Difference { key: key.clone(), old: shown(old.get(key)), new: shown(new.get(key)) })
         .collect()
 }
 
-fn texts(differences: Vec<Difference>) -> Vec<String> {
+pub(super) fn texts(differences: Vec<Difference>) -> Vec<String> {
     differences.iter().map(Difference::to_string).collect()
 }
 

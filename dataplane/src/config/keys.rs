@@ -14,6 +14,7 @@ use serde::{
 
 use super::{
     check::limit,
+    device::{DeviceOptions, DeviceSpec},
     spec::{BridgeSpec, FdbSpec, NeighSpec, PortSpec, UplinkOptions, UplinkSpec},
     tunnel, words,
 };
@@ -252,6 +253,13 @@ impl<'de> Deserialize<'de> for NeighSpec {
             bridge: word("bridge", &bridge)?,
             vlan: vlan.unwrap_or(0),
         })
+    }
+}
+
+impl<'de> Deserialize<'de> for DeviceSpec {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let ([name, kind], options): (_, DeviceOptions) = flat(d, ["name", "type"])?;
+        Ok(Self { name: word("name", &name)?, kind: word("type", &kind)?, options })
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod check;
 mod defaults;
+pub mod device;
 mod diff;
 mod keys;
 mod merge;
@@ -27,6 +28,7 @@ mod reference;
 
 pub use check::{MAX_TAP_MTU, MAX_TAP_QUEUES, MIN_MTU};
 pub use defaults::DEFAULT_MTU;
+pub use device::{DeviceOptions, DeviceSpec, DeviceType};
 pub use diff::Difference;
 pub use keys::keys_of;
 pub use merge::MergeError;
@@ -36,4 +38,4 @@ pub use spec::{
 };
 pub use topology::{Mistake, SourceLines, Topology};
 pub use tunnel::{Df, Inherit, PortRange, Reserved, VlanVni};
-pub use words::{AdminState, BridgeName, Netns, OnOff, PortName, Seconds, Secure, VlanList};
+pub use words::{AdminState, BridgeName, DeviceName, Netns, OnOff, PortName, Seconds, Secure, VlanList};

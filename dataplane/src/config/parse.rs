@@ -17,6 +17,7 @@ use toml::{
 
 use super::{
     check::Problem,
+    device::{DeviceSpec, Graph, Node},
     keys::{missing, unknown},
     spec::{BridgeSpec, FdbSpec, NeighSpec, PortSpec, UplinkSpec},
     syntax::{Lines, is_header, sound},
@@ -35,6 +36,19 @@ trait Object: DeserializeOwned {
     fn problems(&self) -> Vec<Problem>;
     /// What tells one object of the kind from another.
     fn name(&self) -> String;
+}
+
+impl Object for DeviceSpec {
+    const TABLE: &'static str = "device";
+    const REQUIRED: &'static [(&'static str, &'static str)] = &[("name", "x"), ("type", "dummy")];
+
+    fn problems(&self) -> Vec<Problem> {
+        self.problems()
+    }
+
+    fn name(&self) -> String {
+        self.name.to_string()
+    }
 }
 
 impl Object for BridgeSpec {
@@ -105,8 +119,14 @@ impl Object for NeighSpec {
     }
 }
 
-const TABLES: [&str; 5] =
-    [BridgeSpec::TABLE, UplinkSpec::TABLE, PortSpec::TABLE, FdbSpec::TABLE, NeighSpec::TABLE];
+const TABLES: [&str; 6] = [
+    DeviceSpec::TABLE,
+    BridgeSpec::TABLE,
+    UplinkSpec::TABLE,
+    PortSpec::TABLE,
+    FdbSpec::TABLE,
+    NeighSpec::TABLE,
+];
 
 /// An object as far as it could be read.
 struct Draft<T> {
@@ -178,12 +198,14 @@ pub(super) fn parse(text: &str) -> Result<(Topology, SourceLines), Vec<Mistake>>
     let (document, _) = DeTable::parse_recoverable(&sound.text);
     let mut document = document.into_inner();
 
+    let devices = parser.read::<DeviceSpec>(&mut document);
     let bridges = parser.read::<BridgeSpec>(&mut document);
     let uplinks = parser.read::<UplinkSpec>(&mut document);
     let ports = parser.read::<PortSpec>(&mut document);
     let fdb = parser.read::<FdbSpec>(&mut document);
     let neighs = parser.read::<NeighSpec>(&mut document);
     parser.refuse_rest(&document);
+    parser.refuse_twins(&devices, &["name"]);
     parser.refuse_twins(&bridges, &["name"]);
     parser.refuse_twins(&uplinks, &["name"]);
     parser.refuse_twins(&ports, &["name"]);
@@ -191,8 +213,9 @@ pub(super) fn parse(text: &str) -> Result<(Topology, SourceLines), Vec<Mistake>>
     parser.refuse_twins(&neighs, &["ip", "bridge", "vlan"]);
     parser.refuse_shared_names(&uplinks, &ports);
     parser.refuse_shared_addresses(&uplinks);
-    parser.refuse_shared_interfaces(&uplinks, &ports);
+    parser.refuse_shared_interfaces(&devices, &uplinks, &ports);
     parser.refuse_shared_networks(&ports);
+    parser.refuse_cycles(&devices, &uplinks, &ports);
     if sound.mistakes.is_empty() {
         parser.refuse_unknown_names(&bridges, &ports, &fdb, &neighs);
     }
@@ -201,6 +224,7 @@ pub(super) fn parse(text: &str) -> Result<(Topology, SourceLines), Vec<Mistake>>
     if mistakes.is_empty() {
         let mut source = SourceLines::default();
         let topology = Topology {
+            device: keep(devices, &mut source),
             bridge: keep(bridges, &mut source),
             uplink: keep(uplinks, &mut source),
             port: keep(ports, &mut source),
@@ -368,13 +392,31 @@ impl Parser<'_> {
         }
     }
 
-    /// Two ports or uplinks that own one interface.
-    fn refuse_shared_interfaces(&mut self, uplinks: &[Draft<UplinkSpec>], ports: &[Draft<PortSpec>]) {
+    /// Two devices, ports or uplinks that own one interface.
+    fn refuse_shared_interfaces(
+        &mut self,
+        devices: &[Draft<DeviceSpec>],
+        uplinks: &[Draft<UplinkSpec>],
+        ports: &[Draft<PortSpec>],
+    ) {
         let mut owners = BTreeMap::new();
+        let devices =
+            devices.iter().filter(|draft| draft.knows(&["name", "netns", "peer"])).flat_map(|draft| {
+                draft.spec.interfaces().enumerate().map(|(end, (netns, ifname))| {
+                    let key = if end == 0 { "name" } else { "peer" };
+                    ("device", draft.spec.name.as_str(), ifname, netns, draft.line_of(key))
+                })
+            });
         let uplinks = uplinks.iter().filter(|draft| draft.knows(&["name", "ifname", "netns"])).map(|draft| {
             let UplinkSpec { name, options, .. } = &draft.spec;
             let key = if options.ifname.is_some() { "ifname" } else { "name" };
-            ("uplink", name, draft.spec.ifname_or_default(), &options.netns, draft.line_of(key))
+            (
+                "uplink",
+                name.as_str(),
+                draft.spec.ifname_or_default(),
+                options.netns.as_ref(),
+                draft.line_of(key),
+            )
         });
         let has_one = |port: &&Draft<PortSpec>| {
             port.knows(&["name", "type", "ifname", "netns"])
@@ -383,13 +425,20 @@ impl Parser<'_> {
         let ports = ports.iter().filter(has_one).map(|draft| {
             let PortSpec { name, options, .. } = &draft.spec;
             let key = if options.ifname.is_some() { "ifname" } else { "name" };
-            ("port", name, draft.spec.ifname_or_default(), &options.netns, draft.line_of(key))
+            (
+                "port",
+                name.as_str(),
+                draft.spec.ifname_or_default(),
+                options.netns.as_ref(),
+                draft.line_of(key),
+            )
         });
-        for (kind, name, ifname, netns, line) in uplinks.chain(ports) {
-            let netns = netns.as_ref().map(ToString::to_string);
+        for (kind, name, ifname, netns, line) in devices.chain(uplinks).chain(ports) {
+            let netns = netns.map(ToString::to_string);
             let (of, owner) = *owners.entry((netns, ifname)).or_insert((kind, name));
             // A name twice is one mistake, not also an interface twice.
-            if owner != name {
+            let twins = owner == name && (kind == "device") == (of == "device");
+            if !twins {
                 let message =
                     format!("{kind} \"{name}\": interface \"{ifname}\" is that of {of} \"{owner}\"");
                 self.mistake(line, message);
@@ -419,6 +468,39 @@ impl Parser<'_> {
                 of_type.entry(place).or_default().push(port);
             }
             options.networks().for_each(|vni| of_network.entry((place, vni)).or_default().push(port));
+        }
+    }
+
+    /// Devices that need each other, one by one in a circle.
+    fn refuse_cycles(
+        &mut self,
+        devices: &[Draft<DeviceSpec>],
+        uplinks: &[Draft<UplinkSpec>],
+        ports: &[Draft<PortSpec>],
+    ) {
+        let of = |drafts: &[Draft<DeviceSpec>]| -> Vec<DeviceSpec> {
+            let known = |draft: &&Draft<DeviceSpec>| draft.knows(&["name", "netns"]);
+            drafts.iter().filter(known).map(|draft| draft.spec.clone()).collect()
+        };
+        let known = of(devices);
+        let graph = Graph::of(
+            known.iter(),
+            uplinks.iter().filter(|u| u.knows(&["name"])).map(|u| &u.spec),
+            ports.iter().filter(|p| p.knows(&["name"])).map(|p| &p.spec),
+        );
+        for cycle in graph.cycles() {
+            let way = cycle.iter().zip(cycle.iter().cycle().skip(1));
+            let way: Vec<_> =
+                way.map(|((from, key), (to, _))| format!("{from} needs {to} ({key})")).collect();
+            let named = cycle.iter().find_map(|(node, key)| {
+                let Node::Device(name) = node else { return None };
+                devices.iter().find(|d| d.spec.name == *name).map(|d| (name, *key, d.line_of(key)))
+            });
+            let Some((name, key, line)) = named else { continue };
+            self.mistake(
+                line,
+                format!("device \"{name}\": {key}: it goes round in a circle: {}", way.join(", ")),
+            );
         }
     }
 

@@ -1,17 +1,19 @@
 //! From what runs to what is wanted, step by step.
 //!
-//! Owns the order: whatever is in the way goes first, neighbours and entries before ports before uplinks before bridges;
-//! then bridges, uplinks, ports, entries and neighbours come, so that at every step all names in use exist.
+//! Owns the order: whatever is in the way goes first, neighbours and entries before ports before uplinks before devices
+//! before bridges; then bridges, devices, uplinks, ports, entries and neighbours come, so that at every step all names in
+//! use exist. A device that needs a port's interface, or another device, stands on the other side of it.
 //! Each step can be undone, and undoing all of them in reverse leads back.
 //! Both topologies must make sense alone, as [`Topology::parse`] and the checks of each object see to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    diff::Difference,
+    device::{DeviceSpec, Graph, Node},
+    diff::{Difference, UNSET},
     spec::{BridgeSpec, FdbSpec, NeighSpec, PortSpec, UplinkSpec},
     topology::Topology,
-    words::PortName,
+    words::{DeviceName, PortName},
 };
 
 /// One step. Of a changed object it has both descriptions and in what they differ.
@@ -25,6 +27,17 @@ pub enum Change {
         differences: Vec<Difference>,
     },
     DelBridge(BridgeSpec),
+    AddDevice(Box<DeviceSpec>),
+    SetDevice {
+        old: Box<DeviceSpec>,
+        new: Box<DeviceSpec>,
+        differences: Vec<Difference>,
+    },
+    /// `differences` say why the device is replaced; none where it is not wanted any more.
+    DelDevice {
+        device: Box<DeviceSpec>,
+        differences: Vec<Difference>,
+    },
     AddUplink(Box<UplinkSpec>),
     /// `differences` say why the uplink is replaced; none where it is not wanted any more.
     DelUplink {
@@ -59,6 +72,19 @@ pub enum Change {
 }
 
 impl Change {
+    /// Whether it makes or changes something; else it takes something away.
+    pub fn makes(&self) -> bool {
+        !matches!(
+            self,
+            Self::DelBridge(_)
+                | Self::DelDevice { .. }
+                | Self::DelUplink { .. }
+                | Self::DelPort { .. }
+                | Self::DelFdb(_)
+                | Self::DelNeigh(_)
+        )
+    }
+
     /// The step back.
     #[must_use]
     pub fn undo(&self) -> Self {
@@ -68,6 +94,11 @@ impl Change {
             Self::DelBridge(bridge) => Self::AddBridge(bridge),
             Self::SetBridge { old, new, differences } => {
                 Self::SetBridge { old: new, new: old, differences: turned(&differences) }
+            }
+            Self::AddDevice(device) => Self::DelDevice { device, differences: Vec::new() },
+            Self::DelDevice { device, .. } => Self::AddDevice(device),
+            Self::SetDevice { old, new, differences } => {
+                Self::SetDevice { old: new, new: old, differences: turned(&differences) }
             }
             Self::AddUplink(uplink) => Self::DelUplink { uplink, differences: Vec::new() },
             Self::DelUplink { uplink, .. } => Self::AddUplink(uplink),
@@ -141,10 +172,89 @@ fn neighbours(running: &Topology, desired: &Topology, prune: bool) -> (Vec<Chang
     (gone.cloned().map(Change::DelNeigh).collect(), changed.collect())
 }
 
+/// The devices in the way, with why.
+fn devices<'a>(
+    running: &'a Topology,
+    wanted: &BTreeMap<&DeviceName, &DeviceSpec>,
+    prune: bool,
+) -> BTreeMap<&'a DeviceName, Vec<Difference>> {
+    let mut gone = BTreeMap::new();
+    for device in &running.device {
+        let Some(wanted) = wanted.get(&device.name) else {
+            if prune {
+                gone.insert(&device.name, Vec::new());
+            }
+            continue;
+        };
+        let differences = device.differences(wanted);
+        if differences.iter().any(|difference| device.is_immutable(wanted, difference)) {
+            gone.insert(&device.name, differences);
+        }
+    }
+    gone
+}
+
+/// Why an object has to go for a while: what it is on goes.
+fn undermined(of: &Node, key: &str, returns: bool) -> Difference {
+    let new = if returns { format!("{of}, made again") } else { UNSET.to_owned() };
+    Difference { key: key.to_owned(), old: of.to_string(), new }
+}
+
+/// The steps that change devices and make them, those again that only had to make room.
+fn device_changes<'a>(
+    running: &'a Topology,
+    desired: &'a Topology,
+    gone: &BTreeMap<&DeviceName, Vec<Difference>>,
+    future: impl Fn(&DeviceName) -> Option<&'a DeviceSpec>,
+) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for wanted in &desired.device {
+        match running.device.iter().find(|d| d.name == wanted.name) {
+            Some(device) if !gone.contains_key(&device.name) => {
+                let differences = device.differences(wanted);
+                if !differences.is_empty() {
+                    let (old, new) = (Box::new(device.clone()), Box::new(wanted.clone()));
+                    changes.push(Change::SetDevice { old, new, differences });
+                }
+            }
+            _ => changes.push(Change::AddDevice(Box::new(wanted.clone()))),
+        }
+    }
+    let wanted = |name: &DeviceName| desired.device.iter().any(|d| d.name == *name);
+    let room = running.device.iter().filter(|d| gone.contains_key(&d.name) && !wanted(&d.name));
+    changes.extend(room.filter_map(|d| future(&d.name)).map(|d| Change::AddDevice(Box::new(d.clone()))));
+    changes
+}
+
+/// These steps, each after those of what its object needs.
+fn made_in_order(
+    devices: Vec<Change>,
+    uplinks: Vec<Change>,
+    ports: Vec<Change>,
+    graph: &Graph,
+) -> Vec<Change> {
+    let mut steps: BTreeMap<Node, Change> = BTreeMap::new();
+    let mut nodes = Vec::new();
+    for change in devices.into_iter().chain(uplinks).chain(ports) {
+        let node = match &change {
+            Change::AddDevice(d) => Node::Device(d.name.clone()),
+            Change::SetDevice { new, .. } => Node::Device(new.name.clone()),
+            Change::AddUplink(u) => Node::Uplink(u.name.clone()),
+            Change::AddPort(p) => Node::Port(p.name.clone()),
+            Change::SetPort { new, .. } => Node::Port(new.name.clone()),
+            _ => continue, // nothing else is made here
+        };
+        nodes.push(node.clone());
+        steps.insert(node, change);
+    }
+    graph.needed_first(nodes).iter().filter_map(|node| steps.remove(node)).collect()
+}
+
 /// What makes `running` equal to `desired` in a daemon of `workers` workers.
 ///
 /// Without `prune` what runs and is not wanted stays, save what a change of another object forbids: a static entry
-/// behind a port that moves to another bridge. A tunnel is made again where the uplink that it goes by is another.
+/// behind a port that moves to another bridge. A tunnel is made again where the uplink that it goes by is another, and
+/// whatever is on a device is made again with that device.
 pub fn plan(running: &Topology, desired: &Topology, prune: bool, workers: u16) -> Vec<Change> {
     let bridges: BTreeMap<_, _> = running.bridge.iter().map(|b| (&b.name, b)).collect();
     let wanted_bridges: BTreeMap<_, _> = desired.bridge.iter().map(|b| (&b.name, b)).collect();
@@ -157,12 +267,20 @@ pub fn plan(running: &Topology, desired: &Topology, prune: bool, workers: u16) -
     let (mut gone_uplinks, uplink_changes) = uplinks(running, desired, prune, workers);
     let (gone_neighbours, neighbour_changes) = neighbours(running, desired, prune);
     // What a port will be: what is wanted of it, or without a wish what it is.
-    let future =
-        |name| wanted_ports.get(name).copied().or_else(|| ports.get(name).copied().filter(|_| !prune));
+    let future = |name: &PortName| -> Option<&PortSpec> {
+        wanted_ports.get(name).copied().or_else(|| ports.get(name).copied().filter(|_| !prune))
+    };
     let stays = |uplink: &&UplinkSpec| {
         !gone_uplinks.contains_key(&uplink.name) && desired.uplink.iter().all(|u| u.name != uplink.name)
     };
     let uplinks_to_be: Vec<_> = running.uplink.iter().filter(stays).chain(&desired.uplink).collect();
+
+    let wanted_devices: BTreeMap<_, _> = desired.device.iter().map(|d| (&d.name, d)).collect();
+    let mut gone_devices = devices(running, &wanted_devices, prune);
+    let future_device = |name: &DeviceName| -> Option<&DeviceSpec> {
+        let known = || running.device.iter().find(|d| d.name == *name).filter(|_| !prune);
+        wanted_devices.get(name).copied().or_else(known)
+    };
 
     let mut gone_ports = BTreeMap::new();
     for port in &running.port {
@@ -187,6 +305,35 @@ pub fn plan(running: &Topology, desired: &Topology, prune: bool, workers: u16) -
         let others = running.port.iter().filter(|o| o.name != port.name && !gone_ports.contains_key(&o.name));
         if wanted != port && others.into_iter().any(|other| wanted.clash(other).is_some()) {
             gone_ports.insert(&port.name, port.differences(wanted, workers));
+        }
+    }
+    let before = Graph::of(running.device.iter(), running.uplink.iter(), running.port.iter());
+    loop {
+        let is_gone = |node: &Node| match node {
+            Node::Device(name) => gone_devices.contains_key(name),
+            Node::Uplink(name) => gone_uplinks.contains_key(name),
+            Node::Port(name) => gone_ports.contains_key(name),
+        };
+        let returns = |node: &Node| match node {
+            Node::Device(name) => future_device(name).is_some(),
+            Node::Uplink(name) => uplinks_to_be.iter().any(|u| u.name == *name),
+            Node::Port(name) => future(name).is_some(),
+        };
+        let why = |node: &Node| -> Option<Difference> {
+            let (of, key) = before.needs(node).iter().find(|(of, _)| is_gone(of))?;
+            (!is_gone(node)).then(|| undermined(of, key, returns(of)))
+        };
+        let device = running.device.iter().find_map(|d| Some((&d.name, why(&Node::Device(d.name.clone()))?)));
+        let port = running.port.iter().find_map(|p| Some((&p.name, why(&Node::Port(p.name.clone()))?)));
+        if let Some((name, why)) = device {
+            let changes = future_device(name)
+                .and_then(|new| Some(running.device.iter().find(|d| d.name == *name)?.differences(new)));
+            gone_devices.insert(name, changes.into_iter().flatten().chain([why]).collect());
+        } else if let Some((name, why)) = port {
+            let changes = future(name).and_then(|new| Some(ports.get(name)?.differences(new, workers)));
+            gone_ports.insert(name, changes.into_iter().flatten().chain([why]).collect());
+        } else {
+            break;
         }
     }
     let (mut port_changes, mut new_ports) = (Vec::new(), Vec::new());
@@ -239,15 +386,23 @@ pub fn plan(running: &Topology, desired: &Topology, prune: bool, workers: u16) -
         }
     }
 
-    for port in &running.port {
-        if let Some(differences) = gone_ports.remove(&port.name) {
-            plan.push(Change::DelPort { port: Box::new(port.clone()), differences });
-        }
-    }
-    for uplink in &running.uplink {
-        if let Some(differences) = gone_uplinks.remove(&uplink.name) {
-            plan.push(Change::DelUplink { uplink: Box::new(uplink.clone()), differences });
-        }
+    let in_the_way = running.port.iter().map(|p| Node::Port(p.name.clone()));
+    let in_the_way = in_the_way.chain(running.uplink.iter().map(|u| Node::Uplink(u.name.clone())));
+    let in_the_way = in_the_way.chain(running.device.iter().rev().map(|d| Node::Device(d.name.clone())));
+    for node in before.needing_first(in_the_way.collect()) {
+        plan.extend(match &node {
+            Node::Port(name) => gone_ports.remove(name).and_then(|differences| {
+                Some(Change::DelPort { port: Box::new((*ports.get(name)?).clone()), differences })
+            }),
+            Node::Uplink(name) => gone_uplinks.remove(name).and_then(|differences| {
+                let uplink = running.uplink.iter().find(|u| u.name == *name)?;
+                Some(Change::DelUplink { uplink: Box::new(uplink.clone()), differences })
+            }),
+            Node::Device(name) => gone_devices.get(name).cloned().and_then(|differences| {
+                let device = running.device.iter().find(|d| d.name == *name)?;
+                Some(Change::DelDevice { device: Box::new(device.clone()), differences })
+            }),
+        });
     }
     let unwanted = running.bridge.iter().filter(|b| prune && !wanted_bridges.contains_key(&b.name));
     plan.extend(unwanted.cloned().map(Change::DelBridge));
@@ -263,8 +418,22 @@ pub fn plan(running: &Topology, desired: &Topology, prune: bool, workers: u16) -
             }
         }
     }
-    plan.extend(uplink_changes);
-    plan.extend(port_changes);
+    plan.extend(made_in_order(
+        device_changes(running, desired, &gone_devices, future_device),
+        uplink_changes,
+        port_changes,
+        &Graph::of(
+            desired
+                .device
+                .iter()
+                .chain(running.device.iter().filter(|d| !prune && !wanted_devices.contains_key(&d.name))),
+            uplinks_to_be.iter().copied(),
+            desired
+                .port
+                .iter()
+                .chain(running.port.iter().filter(|p| !prune && !wanted_ports.contains_key(&p.name))),
+        ),
+    ));
     plan.extend(entry_changes);
     plan.extend(neighbour_changes);
     plan

@@ -22,6 +22,13 @@ fn flags<T: Args>() -> Vec<(String, Option<String>)> {
     command.get_arguments().map(flag).collect()
 }
 
+/// Those of a device, where several flags are one key: a peer is a table, and `--down` is the other side of `--up`.
+fn device_flags() -> Vec<(String, Option<String>)> {
+    let mut all = flags::<DeviceSpec>();
+    all.retain(|(key, _)| key != "down" && !key.starts_with("peer_"));
+    all
+}
+
 /// The row of a key in the table of the page under `heading`, as cells.
 fn row(heading: &str, key: &str) -> Vec<&'static str> {
     let section = PAGE.split("\n## ").find(|s| s.starts_with(heading)).expect(heading);
@@ -41,6 +48,7 @@ fn the_page_has_every_key_with_the_default_of_the_help_text() {
         ("[[fdb]]", flags::<FdbSpec>()),
         ("[[uplink]]", flags::<UplinkSpec>()),
         ("[[neigh]]", flags::<NeighSpec>()),
+        ("[[device]]", device_flags()),
     ];
     for (heading, flags) in kinds {
         for (key, default) in flags {
@@ -71,6 +79,7 @@ fn the_flags_are_the_keys() {
     assert_eq!(fdb, keys_of::<FdbOptions>());
     assert_eq!(of(flags::<UplinkSpec>(), 2), keys_of::<UplinkOptions>());
     assert_eq!(of(flags::<NeighSpec>(), 3), keys_of::<NeighOptions>());
+    assert_eq!(of(device_flags(), 2), keys_of::<DeviceOptions>());
 }
 
 #[test]
@@ -87,13 +96,35 @@ fn the_help_texts_name_the_defaults_in_force() {
     let bridge = diff::table_of(&BridgeOptions::default().effective());
     let uplink: UplinkSpec = toml::from_str("name = \"u\"\naddress = \"198.51.100.1/24\"").unwrap();
     let uplink = diff::table_of(&uplink.effective(1));
+    let device = |kind: DeviceType| {
+        let text = format!("name = \"d\"\ntype = \"{kind}\"");
+        diff::table_of(&toml::from_str::<DeviceSpec>(&text).unwrap().effective())
+    };
+    let mut devices: toml::Table = DeviceType::ALL.into_iter().flat_map(device).collect();
+    // On or off is not said by a value there.
+    devices.remove("up");
     let kinds = [
+        (device_flags().into_iter().skip(2).collect(), devices),
         (flags::<BridgeOptions>(), bridge),
         (flags::<PortOptions>(), port.into_iter().chain(vxlan).chain(geneve).collect()),
         (flags::<UplinkOptions>(), uplink),
     ];
     // What depends on the daemon or the port is said in words.
-    let in_words = ["ifname", "netns", "mac", "mtu", "queues", "gateway", "dst_port", "remote_check"];
+    let in_words = [
+        "ifname",
+        "netns",
+        "mac",
+        "mtu",
+        "queues",
+        "gateway",
+        "dst_port",
+        "remote_check",
+        "mode",
+        "dstport",
+        "ttl",
+        "owner",
+        "vnet_hdr",
+    ];
     for (key, default, table) in
         kinds.iter().flat_map(|(flags, table)| flags.iter().map(move |(k, d)| (k, d.clone(), table)))
     {
@@ -123,6 +154,9 @@ fn the_limits_on_the_page_are_those_that_are_checked() {
         ("[[uplink]]", "mtu"),
         ("[[uplink]]", "queues"),
         ("[[neigh]]", "vlan"),
+        ("[[device]]", "dstport"),
+        ("[[device]]", "queues"),
+        ("[[device]]", "ageing"),
     ] {
         let range = check::limit(key).expect(key);
         let text = format!("{} to {}", range.start(), range.end());
@@ -146,6 +180,7 @@ fn the_examples_of_the_page_are_topologies() {
         ("[[port]]", "name = \"x\"\nbridge = \"x\"\n"),
         ("[[fdb]]", "mac = \"02:00:00:00:00:01\"\nbridge = \"x\"\nport = \"x\"\n"),
         ("[[uplink]]", "name = \"x\"\naddress = \"198.51.100.1/24\"\n"),
+        ("[[device]]", "name = \"x\"\ntype = \"dummy\"\n"),
         ("[[neigh]]", "ip = \"198.51.100.1\"\nmac = \"02:00:00:00:00:01\"\nbridge = \"x\"\n"),
     ] {
         let section = PAGE.split("\n## ").find(|s| s.starts_with(heading)).expect(heading);
@@ -162,6 +197,7 @@ fn the_examples_of_the_page_are_topologies() {
                 "[[bridge]]" => toml::from_str::<BridgeSpec>(&text).map(drop),
                 "[[port]]" => toml::from_str::<PortSpec>(&text).map(drop),
                 "[[fdb]]" => toml::from_str::<FdbSpec>(&text).map(drop),
+                "[[device]]" => toml::from_str::<DeviceSpec>(&text).map(drop),
                 "[[uplink]]" => toml::from_str::<UplinkSpec>(&text).map(drop),
                 _ => toml::from_str::<NeighSpec>(&text).map(drop),
             };

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BridgeSpec, FdbSpec, NeighSpec, PortSpec, UplinkSpec, diff::table_of, parse};
+use super::{BridgeSpec, DeviceSpec, FdbSpec, NeighSpec, PortSpec, UplinkSpec, diff::table_of, parse};
 
 /// A whole configuration: the document form of a topology file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[allow(missing_docs)]
 pub struct Topology {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub device: Vec<DeviceSpec>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bridge: Vec<BridgeSpec>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -85,6 +87,7 @@ impl Topology {
 
     /// Puts the objects in the order of their names.
     pub fn sort(&mut self) {
+        self.device.sort_by(|a, b| a.name.cmp(&b.name));
         self.bridge.sort_by(|a, b| a.name.cmp(&b.name));
         self.uplink.sort_by(|a, b| a.name.cmp(&b.name));
         self.port.sort_by(|a, b| a.name.cmp(&b.name));
@@ -96,8 +99,9 @@ impl Topology {
     pub fn to_toml(&self) -> String {
         let mut sorted = self.clone();
         sorted.sort();
-        let Self { bridge, uplink, port, fdb, neigh } = &sorted;
+        let Self { device, bridge, uplink, port, fdb, neigh } = &sorted;
         let mut text = String::new();
+        device.iter().for_each(|one| write("device", one, &mut text));
         bridge.iter().for_each(|one| write("bridge", one, &mut text));
         uplink.iter().for_each(|one| write("uplink", one, &mut text));
         port.iter().for_each(|one| write("port", one, &mut text));

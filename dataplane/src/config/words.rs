@@ -100,6 +100,10 @@ name! {
     /// The name of a bridge: 1 to 15 bytes.
     BridgeName
 }
+name! {
+    /// The name of a device and its interface: 1 to 15 bytes.
+    DeviceName
+}
 
 /// `on` or `off` on the command line; `true` or `false` in files and JSON, where the words are understood too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@ impl Engine {
             options: state.options.clone(),
         };
         Topology {
+            device: self.device_specs(),
             bridge: self.bridges.iter().map(bridge).collect(),
             uplink: self.uplink_specs(),
             port: self.ports.values().map(|state| state.spec.clone()).collect(),
@@ -29,7 +30,11 @@ impl Engine {
 
     pub(super) fn apply(&mut self, text: &str, dry_run: bool, prune: bool) -> Result<Reply, Refusal> {
         let (desired, lines) = Topology::parse(text).map_err(|mistakes| Refusal::Topology { mistakes })?;
-        let changes = plan(&self.running(), &desired, prune, self.workers.len() as u16);
+        let mut changes = plan(&self.running(), &desired, prune, self.workers.len() as u16);
+        // Before anything is made on them, and after what is in the way is gone.
+        let repairs = self.repairs(&desired.device, &changes);
+        let at = changes.iter().position(Change::makes).unwrap_or(changes.len());
+        changes.splice(at..at, repairs);
         let steps = changes.iter().map(Into::into).collect();
         if !dry_run {
             self.carry_out(&changes, &lines)?;
@@ -57,6 +62,9 @@ impl Engine {
             Change::AddBridge(spec) => self.bridge_add(spec).map(drop),
             Change::SetBridge { new, .. } => self.bridge_replace(&new.name, &new.options).map(drop),
             Change::DelBridge(spec) => self.bridge_del(&spec.name),
+            Change::AddDevice(spec) => self.device_add(spec).map(drop),
+            Change::SetDevice { new, .. } => self.device_replace(new).map(drop),
+            Change::DelDevice { device, .. } => self.device_del(&device.name),
             Change::AddUplink(spec) => self.uplink_add(spec).map(drop),
             Change::DelUplink { uplink, .. } => self.uplink_del(&uplink.name),
             Change::AddPort(spec) => self.port_add(spec).map(drop),
@@ -84,10 +92,13 @@ fn line_of(change: &Change, lines: &SourceLines) -> Option<u32> {
         Change::AddBridge(b) | Change::SetBridge { new: b, .. } => lines.line("bridge", b.name.as_str()),
         Change::AddPort(p) => lines.line("port", p.name.as_str()),
         Change::SetPort { new: p, .. } => lines.line("port", p.name.as_str()),
+        Change::AddDevice(d) => lines.line("device", d.name.as_str()),
+        Change::SetDevice { new: d, .. } => lines.line("device", d.name.as_str()),
         Change::AddUplink(u) => lines.line("uplink", u.name.as_str()),
         Change::AddFdb(f) | Change::SetFdb { new: f, .. } => lines.line("fdb", &f.key()),
         Change::AddNeigh(n) | Change::SetNeigh { new: n, .. } => lines.line("neigh", &n.key()),
         Change::DelBridge(_)
+        | Change::DelDevice { .. }
         | Change::DelUplink { .. }
         | Change::DelPort { .. }
         | Change::DelFdb(_)

@@ -8,7 +8,10 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::underlay::{Group, SocketSet, VtepAddress};
+use super::{
+    devices::{DeviceKernel, MemoryKernel, NetlinkDevices},
+    underlay::{Group, SocketSet, VtepAddress},
+};
 use crate::{
     config::{Netns, PortOptions, PortSpec, PortType},
     frame::Caps,
@@ -89,8 +92,11 @@ trait World: Send {
     ) -> Result<u32, BackendError>;
 }
 
-/// Opens what is behind ports, and what tunnels need of the underlay.
-pub struct Opener(Box<dyn World>);
+/// Opens what is behind ports, what tunnels need of the underlay, and the kernel's devices.
+pub struct Opener {
+    world: Box<dyn World>,
+    devices: Box<dyn DeviceKernel>,
+}
 
 impl Debug for Opener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,7 +107,7 @@ impl Debug for Opener {
 impl Opener {
     /// Opens everything in the kernel.
     pub fn kernel() -> Self {
-        Self(Box::new(Kernel))
+        Self { world: Box::new(Kernel), devices: Box::new(NetlinkDevices::default()) }
     }
 
     /// Opens ports by `open`, and tunnels on `net`: for simulations.
@@ -109,7 +115,7 @@ impl Opener {
         open: impl FnMut(&PortSpec, u16) -> Result<Opened, BackendError> + Send + 'static,
         net: MemoryNet,
     ) -> Self {
-        Self(Box::new(Simulation { open, net }))
+        Self { world: Box::new(Simulation { open, net }), devices: Box::new(MemoryKernel::default()) }
     }
 
     /// As [`simulated`](Self::simulated), on a network of its own.
@@ -117,8 +123,18 @@ impl Opener {
         Self::simulated(open, MemoryNet::new())
     }
 
+    /// The same with other kernel devices.
+    #[must_use]
+    pub fn with_devices(self, devices: impl DeviceKernel + 'static) -> Self {
+        Self { devices: Box::new(devices), ..self }
+    }
+
+    pub(super) fn devices(&mut self) -> &mut dyn DeviceKernel {
+        &mut *self.devices
+    }
+
     pub(super) fn open(&mut self, spec: &PortSpec, queues: u16) -> Result<Opened, BackendError> {
-        self.0.port(spec, queues)
+        self.world.port(spec, queues)
     }
 
     pub(super) fn listen(
@@ -127,7 +143,7 @@ impl Opener {
         zero_csum6: bool,
         workers: usize,
     ) -> Result<Vec<UnderlayRx>, BackendError> {
-        self.0.listen(at, zero_csum6, workers)
+        self.world.listen(at, zero_csum6, workers)
     }
 
     pub(super) fn join(
@@ -136,7 +152,7 @@ impl Opener {
         group: &Group,
         zero_csum6: bool,
     ) -> Result<UnderlayRx, BackendError> {
-        self.0.join(at, group, zero_csum6)
+        self.world.join(at, group, zero_csum6)
     }
 
     pub(super) fn sockets(
@@ -145,7 +161,7 @@ impl Opener {
         avoid: Vec<u16>,
         workers: usize,
     ) -> Result<Vec<UnderlayTx>, BackendError> {
-        self.0.sockets(set, avoid, workers)
+        self.world.sockets(set, avoid, workers)
     }
 
     pub(super) fn path_mtu(
@@ -154,7 +170,7 @@ impl Opener {
         remote: IpAddr,
         device: Option<&str>,
     ) -> Result<u32, BackendError> {
-        self.0.path_mtu(at, remote, device)
+        self.world.path_mtu(at, remote, device)
     }
 }
 

@@ -17,6 +17,7 @@ mod backend;
 mod bridges;
 mod compile;
 mod damped;
+mod devices;
 mod fdb;
 mod neigh;
 mod ports;
@@ -39,6 +40,8 @@ use mio::Waker;
 
 pub use backend::{Backend, BackendError, MemoryBackend, Opened, Opener, TapBackend};
 use bridges::BridgeState;
+use devices::DeviceState;
+pub use devices::{DeviceKernel, MemoryDevice, MemoryKernel, Seen, Whose};
 use ports::PortState;
 use underlay::Underlay;
 use uplinks::UplinkState;
@@ -47,7 +50,7 @@ use workers::Workers;
 use crate::{
     api::{Control, Refusal, Reply, Request},
     clock::Clock,
-    config::{BridgeName, PortName},
+    config::{BridgeName, DeviceName, PortName},
     index::{PortIdx, RemoteIdx},
     port::tap::Features,
     snapshot::Snapshot,
@@ -87,6 +90,9 @@ pub struct Engine {
     bridges: BTreeMap<BridgeName, BridgeState>,
     ports: BTreeMap<PortName, PortState>,
     uplinks: BTreeMap<PortName, UplinkState>,
+    devices: BTreeMap<DeviceName, DeviceState>,
+    /// Whether devices that somebody has changed are put back.
+    enforce: bool,
     /// Names by index; a free place is reused.
     port_names: Vec<Option<PortName>>,
     bridge_names: Vec<Option<BridgeName>>,
@@ -118,6 +124,8 @@ impl Engine {
             bridges: BTreeMap::new(),
             ports: BTreeMap::new(),
             uplinks: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            enforce: false,
             port_names: Vec::new(),
             bridge_names: Vec::new(),
             snapshot: Arc::default(),
@@ -127,6 +135,11 @@ impl Engine {
             next_housekeeping: now.after(HOUSEKEEPING),
             revision: 0,
         })
+    }
+
+    /// From now on kernel devices that somebody has changed or deleted are put back.
+    pub fn enforce_devices(&mut self) {
+        self.enforce = true;
     }
 
     /// Looks after what workers have reported, ageing and devices; says how long it can be left alone.
@@ -159,6 +172,7 @@ impl Engine {
             self.housekeep_uplinks(now);
             let names: Vec<PortName> = self.ports.keys().cloned().collect();
             names.iter().for_each(|name| self.check_health(name));
+            self.housekeep_devices();
             self.housekeep_tunnels(now);
         }
         Duration::from_nanos(self.next_housekeeping.nanos().saturating_sub(now.nanos()))
@@ -270,6 +284,13 @@ impl Engine {
             Request::NeighList { bridge } => {
                 Ok(Reply::Neighbours { neighbours: self.neigh_views(bridge.as_ref())? })
             }
+            Request::DeviceAdd(spec) => self.device_add(&spec).map(changed),
+            Request::DeviceSet { name, options, unset } => {
+                self.device_set(&name, &options, &unset).map(changed)
+            }
+            Request::DeviceDel { name } => self.device_del(&name).map(|()| changed(true)),
+            Request::DeviceList => Ok(Reply::Devices { devices: self.device_views() }),
+            Request::DeviceShow { name } => Ok(Reply::Device { device: Box::new(self.device_show(&name)?) }),
             Request::UplinkAdd(spec) => self.uplink_add(&spec).map(changed),
             Request::UplinkDel { name } => self.uplink_del(&name).map(|()| changed(true)),
             Request::UplinkList => Ok(Reply::Uplinks { uplinks: self.uplink_views() }),

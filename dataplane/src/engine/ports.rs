@@ -126,6 +126,10 @@ impl Engine {
         }
         self.bridge(&spec.bridge)?;
         self.refuse_clash(spec)?;
+        if !spec.options.kind_or_default().is_tunnel() {
+            let netns = spec.options.netns.as_ref();
+            self.refuse_interface_of_device("port", &spec.name, netns, spec.ifname_or_default())?;
+        }
         let at = free_place(&self.port_names);
         let idx = PortIdx(
             u16::try_from(at)
@@ -244,6 +248,7 @@ impl Engine {
 
     pub(super) fn port_del(&mut self, name: &PortName) -> Result<(), Refusal> {
         self.port(name)?;
+        self.refuse_needed("port", name.as_str())?;
         self.touch_bridge_of(name);
         let Some(state) = self.ports.remove(name) else { return Err(not_found("port", name)) };
         if let Some(tunnel) = &state.tunnel {

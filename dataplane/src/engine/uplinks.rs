@@ -59,6 +59,8 @@ impl Engine {
             let reason = format!("uplink {} has the address {}", other.spec.name, spec.address.addr());
             return Err(invalid("uplink", &spec.name, reason));
         }
+        let netns = spec.options.netns.as_ref();
+        self.refuse_interface_of_device("uplink", &spec.name, netns, spec.ifname_or_default())?;
         let at = free_place(&self.port_names);
         let idx = PortIdx(
             u16::try_from(at)
@@ -114,6 +116,7 @@ impl Engine {
             let by = format!("the tunnel of port {} uses it", port.spec.name);
             return Err(Refusal::InUse { kind: "uplink", name: name.to_string(), by });
         }
+        self.refuse_needed("uplink", name.as_str())?;
         let Some(state) = self.uplinks.remove(name) else { return Err(not_found("uplink", name)) };
         // No worker sends to it any more once this returns.
         self.publish();

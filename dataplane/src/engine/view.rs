@@ -57,6 +57,7 @@ impl Engine {
             }
         }
         notices.extend(self.damped_notices());
+        notices.extend(self.device_notices());
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL_VERSION,

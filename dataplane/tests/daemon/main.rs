@@ -5,6 +5,7 @@
 
 mod clients;
 mod commands;
+mod devices;
 mod life;
 mod lost;
 mod storm;

@@ -12,11 +12,14 @@ use std::{
 use mio::{Events, Poll, Token, Waker};
 use tapway_dataplane::{
     api::{
-        BridgeView, Control, DropView, FdbCounts, FdbView, NeighView, PROTOCOL_VERSION, Plan, PlanStep,
-        PortStatsView, PortView, Refusal, RemoteView, Reply, Request, Status, Trace, TraceOutput, TraceStep,
-        Traffic, TunnelView, UplinkView, WorkerView,
+        BridgeView, Control, DeviceSeen, DeviceView, DropView, FdbCounts, FdbView, NeighView,
+        PROTOCOL_VERSION, Plan, PlanStep, PortStatsView, PortView, Refusal, RemoteView, Reply, Request,
+        Status, Trace, TraceOutput, TraceStep, Traffic, TunnelView, UplinkView, WorkerView,
     },
-    config::{BridgeName, BridgeSpec, Mistake, NeighSpec, OnOff, PortName, PortSpec, Topology, UplinkSpec},
+    config::{
+        BridgeName, BridgeSpec, DeviceName, DeviceSpec, Mistake, NeighSpec, OnOff, PortName, PortSpec,
+        Topology, UplinkSpec,
+    },
     server::{Limits, Server},
 };
 
@@ -87,6 +90,7 @@ pub struct StandIn {
     pub fdb: Vec<FdbView>,
     pub neighbours: Vec<NeighSpec>,
     pub uplinks: BTreeMap<PortName, UplinkSpec>,
+    pub devices: BTreeMap<DeviceName, DeviceSpec>,
     asked: u64,
 }
 
@@ -159,6 +163,29 @@ impl StandIn {
             tx: Traffic { frames: 7, bytes: 700 },
             drops: BTreeMap::from([("vlan_not_member".to_owned(), 3)]),
         })
+    }
+
+    /// A device that somebody has given another MTU.
+    fn device(&self, spec: &DeviceSpec) -> DeviceView {
+        let drift = spec.options.mtu.map(|mtu| format!("mtu: {mtu} -> 1500"));
+        DeviceView {
+            name: spec.name.clone(),
+            kind: spec.kind,
+            netns: spec.options.netns.clone(),
+            state: if drift.is_some() { "drifted" } else { "ok" }.to_owned(),
+            drift: drift.into_iter().collect(),
+            desired: spec.clone(),
+            observed: Some(DeviceSeen {
+                index: 7,
+                kind: spec.kind.to_string(),
+                mtu: 1500,
+                address: spec.options.address.clone(),
+                master: spec.options.master.clone(),
+                up: true,
+                oper: "up".to_owned(),
+                ..DeviceSeen::default()
+            }),
+        }
     }
 
     fn uplink(&self, spec: &UplinkSpec) -> UplinkView {
@@ -371,6 +398,37 @@ impl Control for StandIn {
                     age_s: 5,
                 };
                 Ok(Reply::Neighbours { neighbours: wanted.map(view).collect() })
+            }
+            Request::DeviceAdd(spec) => match self.devices.get(&spec.name) {
+                Some(old) if *old == *spec => changed(false),
+                Some(old) => Err(Refusal::Exists {
+                    kind: "device",
+                    name: spec.name.to_string(),
+                    difference: old.difference(&spec).join(", "),
+                    replace: !old.immutable_differences(&spec).is_empty(),
+                }),
+                None => {
+                    self.devices.insert(spec.name.clone(), *spec);
+                    changed(true)
+                }
+            },
+            Request::DeviceSet { name, options, unset } => {
+                let old = self.devices.get(&name).ok_or_else(|| not_found("device", &name))?;
+                let new = DeviceSpec { options: old.merge(&options, &unset).unwrap(), ..old.clone() };
+                let differs = *old != new;
+                self.devices.insert(name, new);
+                changed(differs)
+            }
+            Request::DeviceDel { name } => match self.devices.remove(&name) {
+                Some(_) => changed(true),
+                None => Err(not_found("device", &name)),
+            },
+            Request::DeviceList => {
+                Ok(Reply::Devices { devices: self.devices.values().map(|d| self.device(d)).collect() })
+            }
+            Request::DeviceShow { name } => {
+                let spec = self.devices.get(&name).ok_or_else(|| not_found("device", &name))?;
+                Ok(Reply::Device { device: Box::new(self.device(spec)) })
             }
             Request::UplinkAdd(spec) => match self.uplinks.get(&spec.name) {
                 Some(old) if *old == *spec => changed(false),

@@ -26,7 +26,7 @@ name = "vm2"
 bridge = "br0"
 access = 4095
 
-[[device]]
+[[gadget]]
 name = "x"
 "#;
     assert_eq!(
@@ -36,7 +36,7 @@ name = "x"
             "line 8: port \"vm1\": bridge: \"br1\" is not in this file; add a [[bridge]] of that name",
             "line 9: port \"vm1\": unknown key \"mtuu\"; did you mean \"mtu\"?",
             "line 14: port \"vm2\": access: \"4095\" is not a VLAN: a number from 1 to 4094 (0 and 4095 are reserved by 802.1Q)",
-            "line 16: unknown table \"device\"; the tables are bridge, uplink, port, fdb, neigh",
+            "line 16: unknown table \"gadget\"; the tables are device, bridge, uplink, port, fdb, neigh",
         ]
     );
 }
@@ -213,6 +213,65 @@ bridge = "br1"
 }
 
 #[test]
+fn each_mistake_of_a_device_has_its_line_and_so_has_a_circle() {
+    let text = r#"[[device]]
+name = "v0"
+type = "veth"
+[[device]]
+name = "v1"
+type = "veht"
+[[device]]
+name = "m"
+type = "macvlan"
+mode = "l2"
+stp = true
+[[device]]
+name = "a"
+type = "macvlan"
+parent = "b"
+[[device]]
+name = "b"
+type = "vlan"
+id = 7
+parent = "c"
+[[device]]
+name = "c"
+type = "veth"
+peer = { name = "d", nets = "c1" }
+master = "a"
+[[device]]
+name = "e"
+type = "veth"
+peer = { name = "vm1" }
+[[device]]
+type = "dummy"
+[[device]]
+name = "c"
+type = "dummy"
+[[bridge]]
+name = "br0"
+[[port]]
+name = "vm1"
+bridge = "br0"
+"#;
+    assert_eq!(
+        mistakes(text),
+        [
+            "line 1: device \"v0\": peer is missing: a veth has two ends, this is the name of the other",
+            "line 6: device \"v1\": type: \"veht\" is no type of device: veth, bridge, macvlan, macvtap, ipvlan, vlan, vxlan, geneve, tun, tap or dummy",
+            "line 7: device \"m\": parent is missing: a macvlan is on another interface",
+            "line 10: device \"m\": mode: a device of type macvlan has no mode l2: bridge, vepa, private, passthru or source",
+            "line 11: device \"m\": stp: a device of type macvlan has none; it is for bridge",
+            "line 15: device \"a\": parent: it goes round in a circle: device a needs device b (parent), device b needs device c (parent), device c needs device a (master)",
+            "line 24: device \"c\": peer: unknown field `nets`, expected one of `name`, `netns`, `address`, `mac`",
+            "line 30: device: name is missing",
+            "line 33: device \"c\" is there already, on line 22",
+            "line 38: port \"vm1\": interface \"vm1\" is that of device \"e\"",
+        ]
+    );
+}
+
+#[test]
 fn each_mistake_of_a_tunnel_has_its_line() {
     let text = r#"[[bridge]]
 name = "br0"
@@ -312,12 +371,12 @@ fn tables_are_written_with_two_brackets() {
     assert_eq!(
         mistakes(text),
         [
-            "line 1: unknown table \"mtu\"; the tables are bridge, uplink, port, fdb, neigh",
+            "line 1: unknown table \"mtu\"; the tables are device, bridge, uplink, port, fdb, neigh",
             "line 2: bridge is written as [[bridge]], once for each bridge",
             "line 4: port is written as [[port]], once for each port",
-            "line 6: unknown table \"foo\"; the tables are bridge, uplink, port, fdb, neigh",
-            "line 7: unknown table \"bar\"; the tables are bridge, uplink, port, fdb, neigh",
-            "line 8: unknown table \"bar\"; the tables are bridge, uplink, port, fdb, neigh",
+            "line 6: unknown table \"foo\"; the tables are device, bridge, uplink, port, fdb, neigh",
+            "line 7: unknown table \"bar\"; the tables are device, bridge, uplink, port, fdb, neigh",
+            "line 8: unknown table \"bar\"; the tables are device, bridge, uplink, port, fdb, neigh",
             "line 9: unknown table \"ports\"; did you mean \"port\"?",
         ]
     );

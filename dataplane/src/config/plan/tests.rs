@@ -37,6 +37,13 @@ fn words(plan: &[Change]) -> Vec<String> {
         Change::AddFdb(f) => format!("+ fdb {}", f.key()),
         Change::SetFdb { new, differences, .. } => format!("~ fdb {}{}", new.key(), said(differences)),
         Change::DelFdb(f) => format!("- fdb {}", f.key()),
+        Change::AddDevice(d) => format!("+ device {}", d.name),
+        Change::SetDevice { new, differences, .. } => {
+            format!("~ device {}{}", new.name, said(differences))
+        }
+        Change::DelDevice { device, differences } => {
+            format!("- device {}{}", device.name, said(differences))
+        }
         Change::AddUplink(u) => format!("+ uplink {}", u.name),
         Change::DelUplink { uplink, differences } => {
             format!("- uplink {}{}", uplink.name, said(differences))
@@ -199,13 +206,105 @@ fn a_port_that_moves_to_another_bridge_leaves_its_entries() {
     );
 }
 
+fn devices(text: &str) -> Topology {
+    topology(&format!("bridge = [{{ name = \"br0\" }}]\ndevice = [{text}]"))
+}
+
+#[test]
+fn a_device_comes_after_what_it_is_on_and_goes_before_it() {
+    let text = r#"
+        { name = "m", type = "macvlan", parent = "v" },
+        { name = "v", type = "veth", peer = { name = "w" }, master = "kbr" },
+        { name = "kbr", type = "bridge" }"#;
+    let none = Topology { bridge: devices("").bridge, ..Topology::default() };
+    let up = plan(&none, &devices(text), false, WORKERS);
+    assert_eq!(words(&up), ["+ device kbr", "+ device v", "+ device m"]);
+    let down = plan(&devices(text), &none, true, WORKERS);
+    assert_eq!(words(&down), ["- device m", "- device v", "- device kbr"]);
+    assert_eq!(plan(&devices(text), &none, false, WORKERS), []);
+
+    let changed = text.replace("\"macvlan\"", "\"macvlan\", mode = \"vepa\"");
+    let changed = changed.replace("type = \"bridge\"", "type = \"bridge\", stp = true");
+    assert_eq!(
+        words(&plan(&devices(text), &devices(&changed), true, WORKERS)),
+        ["~ device m mode: bridge -> vepa", "~ device kbr stp: off -> on"]
+    );
+}
+
+#[test]
+fn what_is_on_a_device_that_is_replaced_is_made_again_with_the_reason() {
+    let text = r#"
+        { name = "m", type = "macvlan", parent = "v" },
+        { name = "v", type = "veth", peer = { name = "w" } }"#;
+    let renamed = text.replace("\"w\"", "\"x\"");
+    let steps = [
+        "- device m parent: device v -> device v, made again",
+        "- device v peer: w -> x",
+        "+ device v",
+        "+ device m",
+    ];
+    assert_eq!(words(&plan(&devices(text), &devices(&renamed), true, WORKERS)), steps);
+    let alone = r#"{ name = "v", type = "veth", peer = { name = "x" } }"#;
+    assert_eq!(words(&plan(&devices(text), &devices(alone), false, WORKERS)), steps);
+}
+
+#[test]
+fn a_tunnel_is_made_again_with_the_device_that_has_its_address_and_a_vlan_with_the_port_it_is_on() {
+    let text = |mtu: &str, queues: u16| {
+        topology(&format!(
+            r#"
+            bridge = [{{ name = "br0" }}]
+            device = [
+                {{ name = "x", type = "vlan", id = 7, parent = "vm1" }},
+                {{ name = "d", type = "dummy", address = "198.51.100.1/24", {mtu} }},
+            ]
+            port = [
+                {{ name = "t", bridge = "br0", type = "vxlan", vni = 7, local = "198.51.100.1" }},
+                {{ name = "vm1", bridge = "br0", queues = {queues} }},
+            ]"#
+        ))
+    };
+    assert_eq!(
+        words(&plan(&text("mtu = 9000", 1), &text("", 1), true, WORKERS)),
+        [
+            "- port t local: device d -> device d, made again",
+            "- device d mtu: 9000 -> unset",
+            "+ device d",
+            "+ port t"
+        ]
+    );
+    assert_eq!(
+        words(&plan(&text("", 1), &text("", 2), true, WORKERS)),
+        [
+            "- device x parent: port vm1 -> port vm1, made again",
+            "- port vm1 queues: 1 -> 2",
+            "+ port vm1",
+            "+ device x"
+        ]
+    );
+}
+
 /// What runs, which refuses what a switch refuses.
 #[derive(Clone, Debug)]
 struct Model(Topology);
 
 impl Model {
     fn apply(&mut self, change: &Change) {
-        let Topology { bridge, uplink, port, fdb, neigh } = &mut self.0;
+        let node = match change {
+            Change::AddDevice(d) => Some(Node::Device(d.name.clone())),
+            Change::DelDevice { device, .. } => Some(Node::Device(device.name.clone())),
+            Change::AddPort(p) => Some(Node::Port(p.name.clone())),
+            Change::DelPort { port, .. } => Some(Node::Port(port.name.clone())),
+            _ => None,
+        };
+        let is_needed = |all: &Topology| {
+            let graph = Graph::of(all.device.iter(), all.uplink.iter(), all.port.iter());
+            let nodes = all.device.iter().map(|d| Node::Device(d.name.clone()));
+            let mut needs = nodes.flat_map(|n| graph.needs(&n).to_vec());
+            node.as_ref().is_some_and(|node| needs.any(|(of, _)| of == *node))
+        };
+        assert!(!is_needed(&self.0), "{change:?}: a device is on it");
+        let Topology { device, bridge, uplink, port, fdb, neigh } = &mut self.0;
         match change {
             Change::AddBridge(b) => {
                 assert!(bridge.iter().all(|x| x.name != b.name));
@@ -250,6 +349,21 @@ impl Model {
             Change::DelFdb(f) => {
                 fdb.remove(fdb.iter().position(|x| x == f).expect("the entry as described"));
             }
+            Change::AddDevice(d) => {
+                assert!(device.iter().all(|x| x.name != d.name), "device exists");
+                device.push((**d).clone());
+            }
+            Change::DelDevice { device: d, .. } => {
+                device.remove(device.iter().position(|x| *x == **d).expect("the device as described"));
+            }
+            Change::SetDevice { old, new, differences } => {
+                assert!(!differences.is_empty());
+                // On the way back the kernel gets again what it had chosen.
+                assert!(
+                    old.immutable_differences(new).is_empty() || new.immutable_differences(old).is_empty()
+                );
+                *device.iter_mut().find(|x| **x == **old).expect("the device as described") = (**new).clone();
+            }
             Change::AddUplink(u) => {
                 assert!(uplink.iter().all(|x| x.name != u.name), "uplink exists");
                 assert!(port.iter().all(|x| x.name != u.name), "a port has that name");
@@ -274,6 +388,7 @@ impl Model {
                 neigh.remove(neigh.iter().position(|x| x == n).expect("the neighbour as described"));
             }
         }
+        assert!(!is_needed(&self.0), "{change:?}: a device was there before what it is on");
     }
 }
 
@@ -301,7 +416,7 @@ proptest! {
         before.sort();
         model.0.sort();
         prop_assert_eq!(model.0, before);
-        let back = |step: &Change| matches!(step, Change::DelPort { .. } | Change::DelUplink { .. }) || step.undo().undo() == *step;
+        let back = |step: &Change| matches!(step, Change::DelPort { .. } | Change::DelUplink { .. } | Change::DelDevice { .. }) || step.undo().undo() == *step;
         prop_assert!(steps.iter().all(back));
     }
 }
