@@ -57,7 +57,7 @@ impl Suite {
 
     /// The same again.
     pub(crate) fn line(&self) -> String {
-        [&[self.name.clone()], &self.words[..]].concat().join(" ")
+        [std::slice::from_ref(&self.name), &self.words[..]].concat().join(" ")
     }
 }
 
