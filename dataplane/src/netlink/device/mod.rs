@@ -1,7 +1,7 @@
 //! The kernel's virtual devices: what `ip link add … type KIND` makes.
 //!
 //! A [`Device`] is what somebody wants, an [`Observed`] is what the kernel has, [`differences`] says how the two differ, and
-//! four functions act: [`create`], [`change`], [`delete`] and [`list`]. Option words and their meaning are iproute2's.
+//! four functions act: [`create()`], [`change()`], [`delete`] and [`list`]. Option words and their meaning are iproute2's.
 //!
 //! Never adopts and never decides: who is to be made, changed or deleted, and in which order, is said by the layer above.
 //! Never shells out, keeps no socket and no state: what is ours is written on the device itself.
@@ -11,7 +11,7 @@
 //! The kernel takes an alias (`IFLA_IFALIAS`) only from a device that exists already, so a program that is killed between
 //! the two requests would leave a device that looks like somebody else's. A device group (`IFLA_GROUP`) is taken by
 //! the request that creates. So a device is made inside the group [`UNFINISHED_GROUP`], and the last request of
-//! [`create`] gives it the alias `tapway:NAME` and puts it into the default group, both at once:
+//! [`create()`] gives it the alias `tapway:NAME` and puts it into the default group, both at once:
 //!
 //! | group | alias | [`Mark`] |
 //! |---|---|---|
