@@ -54,6 +54,18 @@ fn every_kept_input_still_passes_its_target() {
 }
 
 #[test]
+fn cargo_fuzz_has_every_target() {
+    let manifest = fs::read_to_string(corpus().with_file_name("Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let mut bins: Vec<_> =
+        manifest["bin"].as_array().unwrap().iter().map(|bin| bin["name"].as_str().unwrap()).collect();
+    let mut known: Vec<_> = targets::ALL.iter().map(|(name, _)| *name).collect();
+    bins.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(bins, known);
+}
+
+#[test]
 fn the_inputs_for_merge_reach_what_they_are_named_for() {
     let merged = |name: &str| targets::merge::merged(&fs::read(corpus().join("merge").join(name)).unwrap());
     assert_eq!(merged("tcp4-three-segments"), [3]);
