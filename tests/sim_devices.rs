@@ -53,7 +53,8 @@ fn topology(random: &mut Random) -> String {
         let id = 1 + random.below(3);
         let kind = match random.below(7) {
             0 => format!(
-                "type = \"veth\"\npeer = {{ name = \"q{n}\", netns = \"{}\" }}",
+                "type = \"veth\"\npeer = {{ name = \"{}{n}\", netns = \"{}\" }}",
+                random.of(&["q", "q", "s"]),
                 random.of(&["c1", "c2"])
             ),
             1 => format!(

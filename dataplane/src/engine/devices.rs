@@ -224,12 +224,16 @@ impl Engine {
             );
             return Err(invalid("device", name, reason));
         }
+        if old.options.peer.name != new.options.peer.name {
+            self.refuse_needed("device", name.as_str())?;
+        }
         self.device_replace(&new)
     }
 
     /// Gives a device other options, or makes the kernel's equal to what is described; says whether anything changed.
     pub(super) fn device_replace(&mut self, new: &DeviceSpec) -> Result<bool, Refusal> {
         check(new)?;
+        self.refuse_shared_interface(new)?;
         let DeviceState { spec: old, chosen, .. } = self.device(&new.name)?;
         let (old, mut chosen) = (old.clone(), chosen.clone());
         let seen = self.opener.devices().look(new);
@@ -305,7 +309,10 @@ impl Engine {
             let owner = port
                 .map(|p| format!("port {}", p.name))
                 .or_else(|| uplink.map(|u| format!("uplink {}", u.name)))
-                .or_else(|| self.device_with(netns, ifname).map(|d| format!("device {}", d.name)));
+                .or_else(|| {
+                    let device = self.device_with(netns, ifname).filter(|d| d.name != spec.name)?;
+                    Some(format!("device {}", device.name))
+                });
             if let Some(owner) = owner {
                 let reason = format!("interface \"{ifname}\" is that of {owner}");
                 return Err(invalid("device", &spec.name, reason));

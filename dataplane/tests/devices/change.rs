@@ -204,6 +204,7 @@ fn owner_group_and_header_of_a_tap_are_changed_in_place() {
                 group: Some(owner),
                 vnet_hdr: Some(vnet_hdr),
                 multi_queue: Some(true),
+                persistent: Some(true),
             };
             up("tap0", Kind::Tap(options))
         };

@@ -12,7 +12,7 @@ use super::{
     place::Place,
     request::{self, Resolved},
     steps::{End, not_made, refused},
-    tun,
+    tun::{self, Held},
 };
 use crate::{
     netlink::{Link, Socket},
@@ -31,8 +31,9 @@ pub enum Whose {
 
 /// Makes a device, all of it or nothing: what was made is taken away again where a later step fails.
 ///
-/// A device of this name that we left [unfinished](Mark::Unfinished) is taken away first.
-pub fn create(device: &Device) -> Result<(), DeviceError> {
+/// A device of this name that we left [unfinished](Mark::Unfinished) is taken away first. Where something is answered, the device lives
+/// by it.
+pub fn create(device: &Device) -> Result<Option<Held>, DeviceError> {
     check_name(&device.name)?;
     if let Kind::Veth(peer) = &device.kind {
         check_name(&peer.name)?;
@@ -117,7 +118,7 @@ impl Places {
     }
 }
 
-fn create_in(device: &Device) -> Result<(), DeviceError> {
+fn create_in(device: &Device) -> Result<Option<Held>, DeviceError> {
     let places = Places::open(device)?;
     let mut socket = places.own.socket(&device.name)?;
     make_way(&device.name, &device.name, &places.own, &mut socket)?;
@@ -136,7 +137,7 @@ fn create_in(device: &Device) -> Result<(), DeviceError> {
         }
         furnish(device, &places, &mut end)?;
         end.finish(alias(&device.name))?;
-        return made.persist(&device.name);
+        return made.keep(&device.name, *options);
     }
     add(device, &places, &mut socket)?;
     let mut end = End::find(&device.name, &device.name, None, &places.own)?;
@@ -148,7 +149,7 @@ fn create_in(device: &Device) -> Result<(), DeviceError> {
         let (index, name) = (end.index(), end.name().to_owned());
         let _ = end.socket().delete_index(index, &name); // the failure that led here is the one to tell
     }
-    result
+    result.map(|()| None)
 }
 
 /// Looks whether a name is free, and takes away what we left there unfinished.
@@ -256,12 +257,16 @@ fn check_taken(device: &Device, observed: &Observed) -> Result<(), DeviceError> 
             max: Some(observed.mtu),
         });
     }
+    let mut kind = device.kind.clone();
+    if let Kind::Tun(options) | Kind::Tap(options) = &mut kind {
+        options.persistent = None; // the last step of all
+    }
     let wanted = Device {
         mac: device.mac,
         mtu: device.mtu,
         up: observed.up,
         master: observed.master.clone(),
-        ..Device::new(device.name.as_str(), device.kind.clone())
+        ..Device::new(device.name.as_str(), kind)
     };
     let observed = Observed {
         mark: Mark::Ours,

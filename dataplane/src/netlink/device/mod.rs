@@ -58,6 +58,7 @@ pub use kind::{
 pub use namespace::{add_netns, delete_netns};
 pub use observe::{list, observe};
 pub use sysctl::{SysctlName, SysctlNameError};
+pub use tun::Held;
 
 use super::OperState;
 use crate::{netns::Netns, wire::MacAddr};

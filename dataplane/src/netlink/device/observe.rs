@@ -46,6 +46,7 @@ const IFLA_TUN_OWNER: u16 = 1;
 const IFLA_TUN_GROUP: u16 = 2;
 const IFLA_TUN_TYPE: u16 = 3;
 const IFLA_TUN_VNET_HDR: u16 = 5;
+const IFLA_TUN_PERSIST: u16 = 6;
 const IFLA_TUN_MULTI_QUEUE: u16 = 7;
 
 /// The device of this name, or `None` where there is none.
@@ -525,7 +526,8 @@ fn tos_of(tos: u8) -> Tos {
 
 fn tun(data: &[InfoTun]) -> Kind {
     // An owner or group that nobody set is left out.
-    let mut tun = Tun { multi_queue: Some(false), vnet_hdr: Some(false), ..Tun::default() };
+    let mut tun =
+        Tun { multi_queue: Some(false), vnet_hdr: Some(false), persistent: Some(false), ..Tun::default() };
     let mut tap = false;
     for attribute in data {
         let mut value = vec![0; attribute.value_len()];
@@ -537,6 +539,7 @@ fn tun(data: &[InfoTun]) -> Kind {
             IFLA_TUN_GROUP => tun.group = number,
             IFLA_TUN_TYPE => tap = i32::from(octet) == libc::IFF_TAP,
             IFLA_TUN_VNET_HDR => tun.vnet_hdr = Some(octet != 0),
+            IFLA_TUN_PERSIST => tun.persistent = Some(octet != 0),
             IFLA_TUN_MULTI_QUEUE => tun.multi_queue = Some(octet != 0),
             _ => {}
         }
