@@ -89,6 +89,8 @@ pub struct Engine {
     started: Tick,
     bridges: BTreeMap<BridgeName, BridgeState>,
     ports: BTreeMap<PortName, PortState>,
+    /// What was behind ports that a plan deletes, to be ended together; nothing where none is carried out.
+    leaving: Option<Vec<(PortName, Box<dyn Backend>)>>,
     uplinks: BTreeMap<PortName, UplinkState>,
     devices: BTreeMap<DeviceName, DeviceState>,
     /// Whether devices that somebody has changed are put back.
@@ -123,6 +125,7 @@ impl Engine {
             started: now,
             bridges: BTreeMap::new(),
             ports: BTreeMap::new(),
+            leaving: None,
             uplinks: BTreeMap::new(),
             devices: BTreeMap::new(),
             enforce: false,

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Points of an apply at which it is killed.
-const POINTS: u32 = 6;
+const POINTS: u32 = 20;
 
 fn apply(daemon: &Daemon, topology: &str) -> Value {
     daemon.ok("Apply", json!({ "topology": topology, "prune": true }))

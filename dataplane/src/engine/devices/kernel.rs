@@ -329,6 +329,18 @@ impl DeviceKernel for NetlinkDevices {
         Ok(())
     }
 
+    fn delete_all(&mut self, specs: &[&DeviceSpec]) -> Result<(), (usize, BackendError)> {
+        let names: Vec<_> = specs.iter().map(|s| (s.name.as_str(), s.options.netns.as_ref())).collect();
+        let result = device::delete_all(&names).map_err(|(at, e)| (at, error(specs[at], e)));
+        let gone = result.as_ref().err().map_or(specs.len(), |(at, _)| *at);
+        specs[..gone].iter().for_each(|spec| drop(self.held.remove(&place(spec))));
+        result
+    }
+
+    fn delete_interfaces(&mut self, interfaces: &[(OwnedFd, u32)]) {
+        device::delete_interfaces(interfaces);
+    }
+
     fn watch(&mut self, devices: &mut dyn Iterator<Item = &DeviceSpec>) {
         let mut watched = BTreeSet::new();
         for spec in devices {

@@ -15,8 +15,8 @@ use netlink_packet_route::{
 };
 
 use super::{
-    Bridge, Device, DeviceError, FdbEntry, Geneve, Ipvlan, IpvlanFlag, IpvlanMode, Kind, Macvlan,
-    MacvlanMode, Mark, Observed, Peer, Tos, Ttl, Tun, UNFINISHED_GROUP, Vlan, VlanProtocol, Vxlan,
+    Bridge, Device, DeviceError, FdbEntry, Geneve, Ipvlan, IpvlanFlag, IpvlanMode, Kind, LEAVING_GROUP,
+    Macvlan, MacvlanMode, Mark, Observed, Peer, Tos, Ttl, Tun, UNFINISHED_GROUP, Vlan, VlanProtocol, Vxlan,
     place::Place,
     request::{NUD_PERMANENT, TOS_INHERIT},
 };
@@ -220,7 +220,7 @@ impl<'a> Tables<'a> {
         if max != 0 {
             observed.mtu_range = Some((min, max));
         }
-        observed.mark = if group == UNFINISHED_GROUP {
+        observed.mark = if matches!(group, UNFINISHED_GROUP | LEAVING_GROUP) {
             Mark::Unfinished
         } else if label.starts_with(ALIAS) {
             Mark::Ours
