@@ -20,6 +20,9 @@ use crate::{
     sys::tun::NAME_MAX,
 };
 
+/// The smallest MTU that a device has IPv6 with (`IPV6_MIN_MTU`).
+const MIN_IPV6_MTU: u32 = 1280;
+
 /// Which devices may be deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
@@ -216,6 +219,12 @@ pub(super) fn parent(
 /// Everything that the request which made the device could not say.
 fn furnish(device: &Device, places: &Places, end: &mut End<'_>) -> Result<(), DeviceError> {
     end.set_sysctls(device.sysctls.iter())?;
+    if let (Kind::Bridge(_), Some(mtu)) = (&device.kind, device.mtu) {
+        // A bridge goes by the smallest of its ports (`br_mtu_auto_adjust`) unless somebody has changed its MTU; that it was made
+        // with one does not count, nor that it is set to what it is (`br_change_mtu`).
+        end.set_mtu(if mtu > MIN_IPV6_MTU { mtu - 1 } else { mtu + 1 })?;
+        end.set_mtu(mtu)?;
+    }
     if let Some(master) = &device.master {
         end.set_master(Some(master))?;
     }
