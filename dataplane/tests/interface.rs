@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 use tapway_dataplane::{
     api::{
-        BridgeView, Call, DESCRIPTION, DeviceSeen, DeviceView, DropView, FdbCounts, FdbView, NeighView, Plan,
-        PlanStep, PortStatsView, PortView, Refusal, RemoteView, Reply, Request, Status, Trace, TraceOutput,
-        TraceStep, Traffic, UplinkView, WorkerView,
+        BridgeView, Call, DESCRIPTION, DeviceSeen, DeviceView, DropView, Event, FdbCounts, FdbView,
+        NeighView, Plan, PlanStep, PortStatsView, PortView, Refusal, RemoteView, Reply, Request, Status,
+        Trace, TraceOutput, TraceStep, Traffic, UplinkView, WorkerView,
     },
     config::{
         BridgeSpec, DeviceSpec, FdbSpec, Mistake, NeighSpec, OnOff, PortSpec, PortType, Seconds, Topology,
@@ -256,7 +256,8 @@ fn calls() -> BTreeMap<&'static str, Value> {
         ("Export", json!({})),
         ("Diff", json!({ "topology": "" })),
         ("Stats", with(interval.clone(), json!({ "port": "vm1" }))),
-        ("Drops", with(interval, json!({ "port": "vm1" }))),
+        ("Drops", with(interval.clone(), json!({ "port": "vm1" }))),
+        ("Monitor", with(interval, json!({ "after": 7 }))),
         ("Trace", json!({ "port": "vm1", "frame": "0200", "vlan": 10 })),
     ])
 }
@@ -518,6 +519,18 @@ fn views() -> Vec<(&'static str, Reply)> {
             },
         ),
         ("Drops", Reply::Drops { drops: vec![drops] }),
+        (
+            "Monitor",
+            Reply::Events {
+                events: vec![Event {
+                    uptime_s: 7,
+                    kind: "device".to_owned(),
+                    name: "v0".to_owned(),
+                    text: "it is repaired".to_owned(),
+                }],
+                next: 8,
+            },
+        ),
         ("Trace", Reply::Trace(trace)),
     ]
 }

@@ -423,6 +423,7 @@ impl Engine {
             let mut places = spec.interfaces().map(|(netns, ifname)| (netns.cloned(), ifname.to_owned()));
             places.any(|place| changed.contains(&place))
         };
+        let mut told = Vec::new();
         for (name, state) in &mut self.devices {
             if !concerned(&state.spec) {
                 continue;
@@ -435,8 +436,16 @@ impl Engine {
                 Some(drift) => tracing::warn!(device = %name, "the device is not as desired: {drift}"),
                 None => tracing::info!(device = %name, "the device is as desired again"),
             }
+            told.push((
+                name.clone(),
+                match &drift {
+                    Some(drift) => format!("it is not as desired: {drift}"),
+                    None => "it is as desired again".to_owned(),
+                },
+            ));
             (state.drift, state.unrepaired) = (drift, None);
         }
+        told.into_iter().for_each(|(name, text)| self.note("device", name, text));
     }
 
     /// The steps that repair what is desired further on and is not as described, what others are on first.
@@ -471,12 +480,14 @@ impl Engine {
                 Ok(()) => {
                     (state.drift, state.unrepaired) = (None, None);
                     tracing::info!(device = %spec.name, "the device is repaired");
+                    self.note("device", &spec.name, "it is repaired");
                 }
                 Err(error) => {
                     let error = error.to_string();
                     if state.unrepaired.as_ref() != Some(&error) {
                         tracing::error!(device = %spec.name, error, "the device could not be repaired");
-                        state.unrepaired = Some(error);
+                        state.unrepaired = Some(error.clone());
+                        self.note("device", &spec.name, format!("it could not be repaired: {error}"));
                     }
                 }
             }

@@ -318,7 +318,12 @@ impl Engine {
             Oper::Down(reason) => tracing::warn!(port = %name, reason, "port is down"),
         }
         let down = oper != Oper::Up;
+        let text = match &oper {
+            Oper::Up => "it is up".to_owned(),
+            Oper::Down(reason) => format!("it is down: {reason}"),
+        };
         state.oper = oper;
+        self.note("port", name, text);
         self.touch_bridge_of(name);
         self.publish();
         if down {

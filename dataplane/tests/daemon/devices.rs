@@ -145,6 +145,10 @@ fn with_enforce_the_daemon_puts_a_deleted_device_back_and_says_so_once() {
     super::topo::wait_until("the log says so", Duration::from_secs(5), || {
         place.log().contains("the device is repaired")
     });
+    let events = daemon.ok("Monitor", json!({ "after": 0 }));
+    let told: Vec<_> =
+        events["events"].as_array().unwrap().iter().map(|e| e["text"].as_str().unwrap()).collect();
+    assert_eq!(told, ["it is not as desired: somebody has deleted it", "it is repaired"]);
     let log = place.log();
     assert_eq!(log.matches("the device is not as desired: somebody has deleted it").count(), 1, "{log}");
     assert_all_ok(&daemon, 1);
