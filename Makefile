@@ -25,11 +25,12 @@ test: deps ## every test: unit, simulation, namespaces, black box, replay of the
 	cargo test --workspace --locked --no-run
 	$(ROOTED) cargo test --workspace --locked --offline
 
-bench: ## micro benches, then the switch and the overlay beside the kernel, Open vSwitch and vde_switch; into target/bench
+bench: ## micro benches, the switch and the overlay beside the kernel, Open vSwitch and vde_switch, a topology beside `ip -batch`; into target/bench
 	@.ci/packages bench
 	cargo build --release --locked --bins
 	cargo bench --locked -p tapway $(MICRO_BENCHES:%=--bench %) -- --quick
 	cargo bench --locked -p tapway --bench netns
+	cargo bench --locked -p tapway --bench topology
 
 lint: deps ## format, clippy, rustdoc, links of the documents, rules of the house
 	cargo fmt --all --check

@@ -3,7 +3,10 @@
 
 mod topo;
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use tapway_dataplane::{
     api::{DeviceView, Plan, Refusal, Reply, Request},
@@ -244,6 +247,7 @@ const TYPES: &[(&str, &str)] = &[
         "veth --peer far --peer-mac 02:00:00:00:00:09 --peer-address 198.51.100.9/24 --mac 02:00:00:00:00:08 --mtu 1400 --down",
         "--peer-address 198.51.100.8/24 --mtu 1300 --up --address 203.0.113.1/24 --route 198.51.101.0/24",
     ),
+    ("veth --peer far --peer-address 198.51.100.9/24", "--peer other"),
     (
         "bridge --stp on --ageing 60s --vlan-filtering on --mcast-snooping off --sysctl ipv4.rp_filter=2",
         "--stp off --ageing 5m --vlan-filtering off --mcast-snooping on --sysctl ipv4.rp_filter=0",
@@ -251,7 +255,7 @@ const TYPES: &[(&str, &str)] = &[
     ("bridge --ageing 60s --stp on", "--ageing 61s --stp off --mcast-snooping off --sysctl ipv6.accept_ra=0"),
     ("macvlan --parent low --mode private --mac 02:00:00:00:00:08", "--mode vepa"),
     ("macvtap --parent low --mode bridge", "--mode vepa --mtu 1400"),
-    ("ipvlan --parent low --mode l3s --address 2001:db8::1/64", "--mode l2"),
+    ("ipvlan --parent low --mode l3s --flag private --address 2001:db8::1/64", "--mode l2 --flag vepa"),
     ("vlan --parent low --id 4094 --protocol 802.1ad", "--mtu 1400"),
     (
         "vxlan --id 7 --local 198.51.100.1 --remote 198.51.100.2 --dstport 4790 --ttl 9 --tos 8 --learning off --udpcsum off",
@@ -259,6 +263,10 @@ const TYPES: &[(&str, &str)] = &[
     ),
     ("vxlan --id 8 --group 239.1.1.1 --dev low --ttl inherit", "--group 239.1.1.2"),
     ("vxlan --id 9 --local 2001:db8::1 --remote 2001:db8::2", "--remote 2001:db8::3"),
+    (
+        "vxlan --id 10 --remote 198.51.100.2 --fdb=02:00:00:00:00:07\u{a0}dst\u{a0}198.51.100.3",
+        "--fdb=02:00:00:00:00:07\u{a0}dst\u{a0}198.51.100.4\u{a0}port\u{a0}4790",
+    ),
     ("vxlan --external", "--mtu 1400"),
     (
         "geneve --id 7 --remote 198.51.100.2 --dstport 6082 --ttl 9 --tos 8 --udpcsum off",
@@ -269,6 +277,7 @@ const TYPES: &[(&str, &str)] = &[
         "--owner 1001 --group 1001 --mtu 1400",
     ),
     ("tap --queues 1 --mac 02:00:00:00:00:08", "--mtu 9000"),
+    ("tap --queues 2 --persistent off --owner 1001", "--owner 1000 --mtu 1400"),
     ("dummy --address 198.51.100.1/32 --address 2001:db8::1/128", "--address 198.51.100.2/32 --down"),
 ];
 
@@ -311,8 +320,55 @@ fn each_type_is_made_with_every_setting_and_changed_in_place_and_is_as_desired()
         assert_eq!(changed(Request::DeviceDel { name: "dut".parse().unwrap() }), Ok(true));
         assert!(!home.has_interface("dut"), "{words}");
     }
-    assert!(made >= 6, "only {made} types could be made");
+    let known = if topo::emulated() { TYPES.len() } else { 6 };
+    assert!(made >= known, "only {made} types could be made");
     assert!(home.has_interface("low"));
+}
+
+#[test]
+fn a_parent_may_be_in_another_namespace_and_a_device_of_the_file() {
+    let Some((net, switch)) = Switch::new(1) else { return };
+    let (a, home) = (net.host("a"), net.home());
+    let netns = a.path();
+    let text = format!(
+        "[[device]]\nname = \"mv0\"\ntype = \"macvlan\"\nparent = \"eth0\"\nlink_netns = \"{0}\"\n\
+         [[device]]\nname = \"vx0\"\ntype = \"vxlan\"\nid = 7\ndev = \"eth0\"\nlink_netns = \"{0}\"\n\
+         fdb = [\"00:00:00:00:00:00 dst 198.51.100.2\", \"00:00:00:00:00:00 dst 198.51.100.3 port 4790\"]\n\
+         [[device]]\nname = \"va\"\ntype = \"veth\"\npeer = {{ name = \"eth0\", netns = \"{0}\" }}\n",
+        netns.display()
+    );
+    assert_eq!(apply(&switch, &text).unwrap(), ["+ device va", "+ device mv0", "+ device vx0"]);
+    assert_ok(&switch);
+    assert!(home.ip("-d link show mv0").contains("link-netnsid"));
+    let fdb = home.command(Command::new("bridge").args(["fdb", "show", "dev", "vx0"])).unwrap();
+    assert!(fdb.contains("dst 198.51.100.2") && fdb.contains("dst 198.51.100.3 port 4790"), "{fdb}");
+    assert_eq!(apply(&switch, &text).unwrap(), [""; 0]);
+    assert_eq!(apply(&switch, &export(&switch)).unwrap(), [""; 0]);
+    // What stands on it goes first, and comes after it.
+    let renamed = text.replace("\"eth0\"", "\"eth1\"");
+    assert_eq!(
+        apply(&switch, &renamed).unwrap(),
+        ["- device vx0", "- device mv0", "- device va", "+ device va", "+ device mv0", "+ device vx0"]
+    );
+    assert_ok(&switch);
+    apply(&switch, "").unwrap();
+    assert!(!home.has_interface("mv0") && !a.has_interface("eth1"));
+}
+
+#[test]
+fn a_tap_that_is_not_persistent_ends_with_the_switch() {
+    let Some((net, switch)) = Switch::new(1) else { return };
+    let text = |persistent| {
+        format!("[[device]]\nname = \"tap0\"\ntype = \"tap\"\nqueues = 2\npersistent = {persistent}\n")
+    };
+    let (stays, ends) = (text(true), text(false));
+    apply(&switch, &stays).unwrap();
+    assert_eq!(apply(&switch, &ends).unwrap(), ["- device tap0", "+ device tap0"]);
+    assert_ok(&switch);
+    assert!(net.home().has_interface("tap0"));
+    assert_eq!(apply(&switch, &ends).unwrap(), [""; 0]);
+    drop(switch);
+    wait_until("it is gone", LONG, || !net.home().has_interface("tap0"));
 }
 
 #[test]

@@ -53,7 +53,8 @@ fn topology(random: &mut Random) -> String {
         let id = 1 + random.below(3);
         let kind = match random.below(7) {
             0 => format!(
-                "type = \"veth\"\npeer = {{ name = \"q{n}\", netns = \"{}\" }}",
+                "type = \"veth\"\npeer = {{ name = \"{}{n}\", netns = \"{}\" }}",
+                random.of(&["q", "q", "s"]),
                 random.of(&["c1", "c2"])
             ),
             1 => format!(
@@ -303,6 +304,27 @@ fn with_enforce_it_is_put_back_by_itself_and_a_foreign_device_in_its_place_is_le
     });
     world.second();
     world.assert_is(PAIR);
+
+    let events =
+        |world: &mut World, after: Value| match world.ask("Monitor", json!({ "after": after })).unwrap() {
+            Reply::Events { events, next } => (events, next),
+            other => panic!("Monitor answered {other:?}"),
+        };
+    let (all, next) = events(&mut world, json!(0));
+    let all: Vec<_> = all.iter().map(|e| format!("{} {}: {}", e.kind, e.name, e.text)).collect();
+    assert_eq!(
+        all,
+        [
+            "device m: it is not as desired: somebody has deleted it",
+            "device v: it is not as desired: somebody has deleted it",
+            "device v: it is repaired",
+            "device m: it is repaired",
+            "device m: it is not as desired: somebody has changed it: up: on -> off",
+            "device m: it is repaired",
+        ]
+    );
+    assert_eq!(events(&mut world, json!(next)), (Vec::new(), next));
+    assert_eq!(events(&mut world, json!(null)), (Vec::new(), next));
 
     world.kernel.take_away(None, "m");
     let other = device("name = \"m\"\ntype = \"tap\"\n");

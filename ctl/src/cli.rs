@@ -111,6 +111,13 @@ pub(crate) enum Noun {
     /// Frames that did not leave, by port and reason
     #[command(after_help = "Example:\n  tapwayctl drops\n  tapwayctl drops vm1 --watch")]
     Drops(Watch),
+    /// What happens from now on: ports that go down and come up, devices that somebody changes and that are repaired
+    #[command(after_help = "Example:\n  tapwayctl monitor\n  tapwayctl monitor device --json")]
+    Monitor {
+        /// Only of these kinds: port, device
+        #[arg(value_name = "KIND", value_parser = ["port", "device"])]
+        kinds: Vec<String>,
+    },
     /// What the switch would do with a frame, step by step; sends nothing
     #[command(after_help = "Example:\n  tapwayctl trace --port vm1 --frame ffffffffffff0200000000010806")]
     Trace(Trace),

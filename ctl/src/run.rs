@@ -49,6 +49,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Noun::Diff(args) => tool.diff(&args),
         Noun::Stats(args) => tool.stats(args),
         Noun::Drops(args) => tool.drops(args),
+        Noun::Monitor { kinds } => tool.monitor(&kinds),
         Noun::Trace(args) => tool.trace(args),
         Noun::Completion { shell } => tool.completion(shell),
         Noun::Man { dir } => tool.man(&dir),
@@ -124,6 +125,11 @@ struct Stats {
 #[derive(Deserialize)]
 struct Drops {
     drops: Vec<DropView>,
+}
+
+#[derive(Deserialize)]
+struct Events {
+    events: Vec<api::Event>,
 }
 
 struct Tool {
@@ -346,6 +352,15 @@ impl Tool {
         self.connect()?.stream(&request, Some(BEAT), |Drops { drops }| {
             self.redraw()?;
             self.show(&drops, || print::drops(&drops))
+        })
+    }
+
+    fn monitor(&self, kinds: &[String]) -> Result<(), Failure> {
+        self.connect()?.stream(&Request::Monitor { after: None }, Some(BEAT), |Events { events }| {
+            for event in events.iter().filter(|event| kinds.is_empty() || kinds.contains(&event.kind)) {
+                self.show(event, || format!("{} {}: {}\n", event.kind, event.name, event.text))?;
+            }
+            Ok(())
         })
     }
 

@@ -493,6 +493,30 @@ fn watch_prints_again_with_rates_until_it_is_stopped() {
 }
 
 #[test]
+fn monitor_prints_what_happens_of_the_kinds_that_were_named() {
+    let daemon = Daemon::start();
+    let two = |words: &[&str]| {
+        let mut monitor = tool(&daemon.socket()).args(words).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(monitor.stdout.take().unwrap()).lines();
+        let lines: Vec<String> = lines.map(Result::unwrap).take(2).collect();
+        monitor.kill().unwrap();
+        monitor.wait().unwrap();
+        lines
+    };
+    assert_eq!(
+        two(&["monitor"]),
+        ["port vm1: it is down: the interface is down", "device v0: it is repaired"]
+    );
+    assert_eq!(two(&["monitor", "device"]), ["device v0: it is repaired"; 2]);
+    for line in two(&["monitor", "device", "--json"]) {
+        let event: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&event["kind"], &event["name"]), (&json!("device"), &json!("v0")));
+    }
+    let unknown = tool(&daemon.socket()).args(["monitor", "weather"]).output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_is_no_error() {
     let mut control = StandIn::example();
     control.fill_fdb(20_000);

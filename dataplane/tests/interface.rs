@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 use tapway_dataplane::{
     api::{
-        BridgeView, Call, DESCRIPTION, DeviceSeen, DeviceView, DropView, FdbCounts, FdbView, NeighView, Plan,
-        PlanStep, PortStatsView, PortView, Refusal, RemoteView, Reply, Request, Status, Trace, TraceOutput,
-        TraceStep, Traffic, UplinkView, WorkerView,
+        BridgeView, Call, DESCRIPTION, DeviceSeen, DeviceView, DropView, Event, FdbCounts, FdbView,
+        NeighView, Plan, PlanStep, PortStatsView, PortView, Refusal, RemoteView, Reply, Request, Status,
+        Trace, TraceOutput, TraceStep, Traffic, UplinkView, WorkerView,
     },
     config::{
         BridgeSpec, DeviceSpec, FdbSpec, Mistake, NeighSpec, OnOff, PortSpec, PortType, Seconds, Topology,
@@ -195,10 +195,10 @@ const DEVICE: &str = r#"{ "name": "v0", "type": "veth", "netns": "blue", "create
     "mtu": 9000, "address": ["198.51.100.1/24"], "master": "kbr", "up": true, "route": ["default via 198.51.100.2"],
     "sysctl": ["ipv4.forwarding=1"],
     "peer": { "name": "eth0", "netns": "c1", "address": ["198.51.100.2/24"], "mac": "02:00:00:00:00:02" },
-    "parent": "eth0", "mode": "l2", "id": 7, "protocol": "802.1ad", "local": "198.51.100.1", "remote": "198.51.100.2",
+    "parent": "eth0", "link_netns": "c1", "mode": "l2", "flag": "vepa", "id": 7, "protocol": "802.1ad", "local": "198.51.100.1", "remote": "198.51.100.2",
     "group": "239.1.1.1", "dev": "eth0", "dstport": 4789, "ttl": "inherit", "tos": "8", "learning": false, "udpcsum": false,
-    "external": true, "stp": true, "ageing": "300s", "vlan_filtering": true, "mcast_snooping": false, "owner": 1000,
-    "queues": 2, "vnet_hdr": true }"#;
+    "external": true, "fdb": ["02:00:00:00:00:07 dst 198.51.100.2 vni 8"], "stp": true, "ageing": "300s", "vlan_filtering": true, "mcast_snooping": false, "owner": 1000,
+    "queues": 2, "vnet_hdr": true, "persistent": false }"#;
 
 const UPLINK: &str = r#"{ "name": "up0", "address": "198.51.100.1/30", "gateway": "198.51.100.2", "ifname": "vtep0",
     "netns": "blue", "mac": "02:00:00:00:00:01", "mtu": 9000, "queues": 2, "offload": true }"#;
@@ -256,7 +256,8 @@ fn calls() -> BTreeMap<&'static str, Value> {
         ("Export", json!({})),
         ("Diff", json!({ "topology": "" })),
         ("Stats", with(interval.clone(), json!({ "port": "vm1" }))),
-        ("Drops", with(interval, json!({ "port": "vm1" }))),
+        ("Drops", with(interval.clone(), json!({ "port": "vm1" }))),
+        ("Monitor", with(interval, json!({ "after": 7 }))),
         ("Trace", json!({ "port": "vm1", "frame": "0200", "vlan": 10 })),
     ])
 }
@@ -518,6 +519,18 @@ fn views() -> Vec<(&'static str, Reply)> {
             },
         ),
         ("Drops", Reply::Drops { drops: vec![drops] }),
+        (
+            "Monitor",
+            Reply::Events {
+                events: vec![Event {
+                    uptime_s: 7,
+                    kind: "device".to_owned(),
+                    name: "v0".to_owned(),
+                    text: "it is repaired".to_owned(),
+                }],
+                next: 8,
+            },
+        ),
         ("Trace", Reply::Trace(trace)),
     ]
 }

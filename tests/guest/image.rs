@@ -26,6 +26,7 @@ const MODULES: &[&str] = &[
     "geneve",
     "ipvlan",
     "macvlan",
+    "macvtap",
     "sch_ingress",
     "sch_netem",
     "tun",

@@ -44,8 +44,10 @@ struct SetPort {
 #[track_caller]
 pub(crate) fn parse<T: Args>(words: &str) -> T {
     let command = T::augment_args(clap::Command::new("port").no_binary_name(true));
-    let matches =
-        command.try_get_matches_from(words.split_whitespace()).unwrap_or_else(|e| panic!("{words}: {e}"));
+    // A space that does not break a line stands inside a value.
+    let matches = command
+        .try_get_matches_from(words.split_ascii_whitespace())
+        .unwrap_or_else(|e| panic!("{words}: {e}"));
     T::from_arg_matches(&matches).unwrap_or_else(|e| panic!("{words}: {e}"))
 }
 

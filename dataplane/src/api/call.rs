@@ -57,7 +57,7 @@ impl Call {
     /// Unknown methods and parameters, and parameters missing or of the wrong form.
     pub fn from_varlink(method: &str, parameters: Value) -> Result<Self, CallError> {
         let mut p = Parameters::new(parameters)?;
-        let repeats = matches!(method, "Status" | "PortList" | "Stats" | "Drops");
+        let repeats = matches!(method, "Status" | "PortList" | "Stats" | "Drops" | "Monitor");
         let interval = if repeats { p.optional("interval_ms")?.map(Duration::from_millis) } else { None };
         if interval.is_some_and(|i| i < MIN_INTERVAL) {
             return Err(CallError::parameter("interval_ms", "is below 100"));
@@ -83,7 +83,7 @@ macro_rules! methods {
 methods! {
     Status BridgeAdd BridgeSet BridgeDel BridgeList PortAdd PortSet PortDel PortList PortShow FdbAdd FdbDel FdbList
     FdbFlush RemoteAdd RemoteDel RemoteList NeighAdd NeighDel NeighList DeviceAdd DeviceSet DeviceDel DeviceList
-    DeviceShow UplinkAdd UplinkDel UplinkList Apply Export Diff Stats Drops Trace
+    DeviceShow UplinkAdd UplinkDel UplinkList Apply Export Diff Stats Drops Monitor Trace
 }
 
 impl Request {
@@ -183,6 +183,7 @@ impl Request {
             "Export" => Self::Export,
             "Diff" => Self::Diff { topology: p.required("topology")? },
             "Stats" => Self::Stats { port: p.optional("port")? },
+            "Monitor" => Self::Monitor { after: p.optional("after")? },
             "Drops" => Self::Drops { port: p.optional("port")? },
             "Trace" => Self::Trace {
                 port: p.required("port")?,
@@ -246,6 +247,7 @@ impl Request {
                 json!({ "topology": topology, "dry_run": dry_run, "prune": prune })
             }
             Self::Diff { topology } => json!({ "topology": topology }),
+            Self::Monitor { after } => json!({ "after": after }),
             Self::Stats { port } | Self::Drops { port } => json!({ "port": port }),
             Self::Trace { port, frame, vlan } => {
                 json!({ "port": port, "frame": hex::encode(frame), "vlan": vlan })

@@ -6,6 +6,7 @@
 
 mod call;
 mod device;
+mod event;
 pub mod hex;
 mod overlay;
 mod plan;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     call::{Call, CallError, MIN_INTERVAL},
     device::{DeviceSeen, DeviceView},
+    event::Event,
     overlay::{NeighView, RemoteView, TunnelView, UplinkView},
 };
 use crate::{
@@ -115,6 +117,8 @@ pub enum Request {
     Stats { port: Option<PortName> },
     /// Frames that did not leave, by port and reason.
     Drops { port: Option<PortName> },
+    /// What has happened since a reply whose `next` was `after`; without it nothing, and where to go on from.
+    Monitor { after: Option<u64> },
     /// What the switch would do with a frame; nothing is sent and nothing learned.
     Trace { port: PortName, frame: Vec<u8>, vlan: Option<Vid> },
 }
@@ -172,6 +176,11 @@ pub enum Reply {
     },
     Drops {
         drops: Vec<DropView>,
+    },
+    /// What has happened, in order; `next` leads on.
+    Events {
+        events: Vec<Event>,
+        next: u64,
     },
     Trace(Trace),
 }

@@ -361,15 +361,17 @@ fn devices(ports: &[PortSpec]) -> BoxedStrategy<Vec<DeviceSpec>> {
                     }
                     3 => {
                         let mode = mode(["", "l2", "l3", "l3s"]);
-                        (DeviceType::Ipvlan, DeviceOptions { parent: parent(), mode, ..common })
+                        let flag = one.map(|_| device::IpvlanFlag::Private);
+                        (DeviceType::Ipvlan, DeviceOptions { parent: parent(), mode, flag, ..common })
                     }
                     4 => (DeviceType::Vlan, DeviceOptions { parent: parent(), id: Some(id + 1), ..common }),
                     5 => {
                         let dev = one.and_then(|_| parent());
-                        let id = Some(id);
+                        let entry = "02:00:00:00:00:07 dst 203.0.113.7 port 4790".parse().unwrap();
+                        let (id, fdb) = (Some(id), other.map(|_| entry).into_iter().collect());
                         (
                             DeviceType::Vxlan,
-                            DeviceOptions { id, dev, learning: one, udpcsum: other, ..common },
+                            DeviceOptions { id, dev, learning: one, udpcsum: other, fdb, ..common },
                         )
                     }
                     6 => {

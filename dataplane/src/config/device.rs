@@ -2,8 +2,8 @@
 //!
 //! Owns the words of `device add` and of `[[device]]`, as [`super::spec`] owns those of the switch's own objects, and which
 //! type of device has which of them.
-//! An interface that is named here (`parent`, `dev`) is one of the daemon's own namespace, as `ip link add link … netns …` has
-//! it; a `master` is one of the device's namespace.
+//! An interface that is named here (`parent`, `dev`) is one of the namespace `link_netns`, which is the daemon's own where
+//! nothing is said, as with `ip link add link … netns …`; a `master` is one of the device's namespace.
 
 mod change;
 mod needs;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use needs::{Graph, Node};
 pub use needs::{needed_first, needing};
-pub use words::{DeviceGroup, DeviceMode, Peer, Route, Sysctl, UpDown, VlanProtocol};
+pub use words::{DeviceGroup, DeviceMode, IpvlanFlag, Peer, Route, Sysctl, UpDown, VlanProtocol, VxlanEntry};
 
 use super::{
     tunnel::{self, Inherit},
@@ -103,13 +103,17 @@ impl DeviceType {
             "peer" => &[Self::Veth],
             "parent" => &[Self::Macvlan, Self::Macvtap, Self::Ipvlan, Self::Vlan],
             "mode" => &[Self::Macvlan, Self::Macvtap, Self::Ipvlan],
+            "flag" => &[Self::Ipvlan],
+            "link_netns" => {
+                &[Self::Macvlan, Self::Macvtap, Self::Ipvlan, Self::Vlan, Self::Vxlan, Self::Geneve]
+            }
             "id" => &[Self::Vlan, Self::Vxlan, Self::Geneve],
             "protocol" => &[Self::Vlan],
-            "local" | "dev" | "learning" | "external" => &[Self::Vxlan],
+            "local" | "dev" | "learning" | "external" | "fdb" => &[Self::Vxlan],
             "remote" | "dstport" | "ttl" | "tos" | "udpcsum" => &[Self::Vxlan, Self::Geneve],
             "group" => &[Self::Vxlan, Self::Tun, Self::Tap],
             "stp" | "ageing" | "vlan_filtering" | "mcast_snooping" => &[Self::Bridge],
-            "owner" | "queues" | "vnet_hdr" => &[Self::Tun, Self::Tap],
+            "owner" | "queues" | "vnet_hdr" | "persistent" => &[Self::Tun, Self::Tap],
             // A TUN has packets, not frames.
             "mac" | "master" => &[
                 Self::Veth,
@@ -189,14 +193,22 @@ pub struct DeviceOptions {
     #[allow(missing_docs)]
     pub peer: Peer,
 
-    /// Interface that the device is on, in the daemon's own namespace
+    /// Interface that the device is on, in the namespace --link-netns
     #[arg(long, value_name = "DEV", help_heading = "Type macvlan, macvtap, ipvlan, vlan")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
+    /// Network namespace of parent and dev, and of the socket of a tunnel [default: the daemon's own]
+    #[arg(long, value_name = "NAME|PID|PATH", help_heading = "Type macvlan, macvtap, ipvlan, vlan")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link_netns: Option<Netns>,
     /// How the devices of one parent reach each other: bridge, vepa, private, passthru or source; l2, l3 or l3s of ipvlan [default: bridge, of ipvlan l2]
     #[arg(long, value_name = "MODE", help_heading = "Type macvlan, macvtap, ipvlan, vlan")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<DeviceMode>,
+    /// Who on the same parent reaches an ipvlan: bridge is everybody, private nobody, vepa whom a switch outside sends back to [default: bridge]
+    #[arg(long, value_name = "bridge|private|vepa", help_heading = "Type macvlan, macvtap, ipvlan, vlan")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flag: Option<IpvlanFlag>,
     /// VLAN of a vlan, 1 to 4094; network of a tunnel, 0 to 16777215
     #[arg(long, value_name = "VID|VNI", help_heading = "Type vlan, vxlan, geneve")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -217,7 +229,7 @@ pub struct DeviceOptions {
     #[arg(long, value_name = "IP|GID", help_heading = "Type vlan, vxlan, geneve")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<DeviceGroup>,
-    /// Interface that packets leave by, in the daemon's own namespace
+    /// Interface that packets leave by, in the namespace --link-netns
     #[arg(long, value_name = "DEV", help_heading = "Type vlan, vxlan, geneve")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dev: Option<String>,
@@ -245,6 +257,10 @@ pub struct DeviceOptions {
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on", help_heading = "Type vlan, vxlan, geneve")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external: Option<OnOff>,
+    /// Static forwarding entry of a vxlan, 00:00:00:00:00:00 for every unknown address; may be given several times
+    #[arg(long, value_name = "MAC dst IP[ vni N][ port N]", help_heading = "Type vlan, vxlan, geneve")]
+    #[serde(default, deserialize_with = "words::list", skip_serializing_if = "Vec::is_empty")]
+    pub fdb: Vec<VxlanEntry>,
 
     /// Speak the spanning tree protocol [default: off]
     #[arg(long, value_name = "on|off", help_heading = "Type bridge")]
@@ -275,6 +291,10 @@ pub struct DeviceOptions {
     #[arg(long, value_name = "on|off", help_heading = "Type tun, tap")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vnet_hdr: Option<OnOff>,
+    /// Stay when the daemon ends; without it the daemon holds one of several queues, and the device ends with it [default: on]
+    #[arg(long, value_name = "on|off", help_heading = "Type tun, tap")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persistent: Option<OnOff>,
 }
 
 /// A device of the kernel.
@@ -304,6 +324,8 @@ impl DeviceSpec {
         all.route.dedup();
         all.sysctl.sort_unstable();
         all.sysctl.dedup();
+        all.fdb.sort_unstable();
+        all.fdb.dedup();
         all.peer.address.sort_unstable();
         all.peer.address.dedup();
         match self.kind {
@@ -312,6 +334,7 @@ impl DeviceSpec {
             }
             DeviceType::Ipvlan => {
                 all.mode.get_or_insert(DeviceMode::L2);
+                all.flag.get_or_insert(IpvlanFlag::Bridge);
             }
             DeviceType::Vlan => {
                 all.protocol.get_or_insert(VlanProtocol::Dot1q);
@@ -336,6 +359,7 @@ impl DeviceSpec {
             }
             DeviceType::Tun | DeviceType::Tap => {
                 all.queues.get_or_insert(1);
+                all.persistent.get_or_insert(OnOff(true));
             }
             DeviceType::Veth | DeviceType::Dummy => {}
         }

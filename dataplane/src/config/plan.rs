@@ -172,12 +172,14 @@ fn neighbours(running: &Topology, desired: &Topology, prune: bool) -> (Vec<Chang
     (gone.cloned().map(Change::DelNeigh).collect(), changed.collect())
 }
 
-/// The devices in the way, with why.
+/// The devices in the way, with why. A veth whose other end gets another name is, where something is on it, or wants that name.
 fn devices<'a>(
     running: &'a Topology,
-    wanted: &BTreeMap<&DeviceName, &DeviceSpec>,
+    desired: &Topology,
+    graph: &Graph,
     prune: bool,
 ) -> BTreeMap<&'a DeviceName, Vec<Difference>> {
+    let wanted: BTreeMap<_, _> = desired.device.iter().map(|d| (&d.name, d)).collect();
     let mut gone = BTreeMap::new();
     for device in &running.device {
         let Some(wanted) = wanted.get(&device.name) else {
@@ -187,11 +189,27 @@ fn devices<'a>(
             continue;
         };
         let differences = device.differences(wanted);
-        if differences.iter().any(|difference| device.is_immutable(wanted, difference)) {
+        let renamed = differences.iter().any(|difference| difference.key == "peer");
+        if differences.iter().any(|difference| device.is_immutable(wanted, difference))
+            || (renamed
+                && (graph.is_needed(&Node::Device(device.name.clone())) || is_wanted(device, desired)))
+        {
             gone.insert(&device.name, differences);
         }
     }
     gone
+}
+
+/// Whether something else is to have the name that the other end of a veth has.
+fn is_wanted(veth: &DeviceSpec, desired: &Topology) -> bool {
+    let Some(place) = veth.interfaces().nth(1) else { return false };
+    let mut devices = desired.device.iter().filter(|d| d.name != veth.name).flat_map(DeviceSpec::interfaces);
+    let mut uplinks = desired.uplink.iter().map(|u| (u.options.netns.as_ref(), u.ifname_or_default()));
+    let ports = desired.port.iter().filter(|p| !p.options.kind_or_default().is_tunnel());
+    let mut ports = { ports }.map(|p| (p.options.netns.as_ref(), p.ifname_or_default()));
+    devices.any(|other| other == place)
+        || uplinks.any(|other| other == place)
+        || ports.any(|other| other == place)
 }
 
 /// Why an object has to go for a while: what it is on goes.
@@ -276,7 +294,8 @@ pub fn plan(running: &Topology, desired: &Topology, prune: bool, workers: u16) -
     let uplinks_to_be: Vec<_> = running.uplink.iter().filter(stays).chain(&desired.uplink).collect();
 
     let wanted_devices: BTreeMap<_, _> = desired.device.iter().map(|d| (&d.name, d)).collect();
-    let mut gone_devices = devices(running, &wanted_devices, prune);
+    let before = Graph::of(running.device.iter(), running.uplink.iter(), running.port.iter());
+    let mut gone_devices = devices(running, desired, &before, prune);
     let future_device = |name: &DeviceName| -> Option<&DeviceSpec> {
         let known = || running.device.iter().find(|d| d.name == *name).filter(|_| !prune);
         wanted_devices.get(name).copied().or_else(known)
@@ -307,7 +326,6 @@ pub fn plan(running: &Topology, desired: &Topology, prune: bool, workers: u16) -
             gone_ports.insert(&port.name, port.differences(wanted, workers));
         }
     }
-    let before = Graph::of(running.device.iter(), running.uplink.iter(), running.port.iter());
     loop {
         let is_gone = |node: &Node| match node {
             Node::Device(name) => gone_devices.contains_key(name),

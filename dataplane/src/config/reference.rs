@@ -124,6 +124,7 @@ fn the_help_texts_name_the_defaults_in_force() {
         "ttl",
         "owner",
         "vnet_hdr",
+        "link_netns",
     ];
     for (key, default, table) in
         kinds.iter().flat_map(|(flags, table)| flags.iter().map(move |(k, d)| (k, d.clone(), table)))

@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::{
     api::{Plan, Refusal, Reply},
-    config::{BridgeSpec, Change, FdbSpec, Mistake, NeighSpec, SourceLines, Topology, plan},
+    config::{BridgeSpec, Change, DeviceName, FdbSpec, Mistake, NeighSpec, SourceLines, Topology, plan},
 };
 
 impl Engine {
@@ -43,18 +43,47 @@ impl Engine {
     }
 
     /// Does all of it, or undoes what it has done.
+    ///
+    /// What the kernel deletes slowly one by one is deleted together: devices that follow each other in the plan, and the interfaces
+    /// of ports before the next step that is not a deletion.
     fn carry_out(&mut self, changes: &[Change], lines: &SourceLines) -> Result<(), Refusal> {
-        for (done, change) in changes.iter().enumerate() {
-            let Err(refusal) = self.carry_out_one(change) else { continue };
-            for back in changes[..done].iter().rev().map(Change::undo) {
-                if let Err(error) = self.carry_out_one(&back) {
-                    tracing::error!(%error, "a step of a failed apply could not be undone");
-                }
+        self.leaving = Some(Vec::new());
+        let mut done = 0;
+        let mut result = Ok(());
+        while let Some(change) = changes.get(done) {
+            if change.makes() || matches!(change, Change::DelDevice { .. }) {
+                self.ports_end();
             }
-            let line = line_of(change, lines).unwrap_or(0);
-            return Err(Refusal::Topology { mistakes: vec![Mistake { line, message: refusal.to_string() }] });
+            let devices: Vec<&DeviceName> = changes[done..].iter().map_while(deleted_device).collect();
+            let step = if devices.is_empty() {
+                self.carry_out_one(change).map_err(|refusal| (0, refusal))
+            } else {
+                self.devices_del(&devices)
+            };
+            if let Err((gone, refusal)) = step {
+                let line = line_of(&changes[done + gone], lines).unwrap_or(0);
+                let mistakes = vec![Mistake { line, message: refusal.to_string() }];
+                result = Err(Refusal::Topology { mistakes });
+                self.ports_end();
+                self.undo(&changes[..done + gone]);
+                break;
+            }
+            done += devices.len().max(1);
         }
-        Ok(())
+        self.ports_end();
+        self.leaving = None;
+        result
+    }
+
+    fn undo(&mut self, done: &[Change]) {
+        for back in done.iter().rev().map(Change::undo) {
+            if back.makes() {
+                self.ports_end();
+            }
+            if let Err(error) = self.carry_out_one(&back) {
+                tracing::error!(%error, "a step of a failed apply could not be undone");
+            }
+        }
     }
 
     fn carry_out_one(&mut self, change: &Change) -> Result<(), Refusal> {
@@ -83,6 +112,13 @@ impl Engine {
     fn fdb_put(&mut self, spec: &FdbSpec) -> Result<(), Refusal> {
         self.fdb_del(spec.mac, &spec.bridge, spec.vlan)?;
         self.fdb_add(spec).map(drop)
+    }
+}
+
+fn deleted_device(change: &Change) -> Option<&DeviceName> {
+    match change {
+        Change::DelDevice { device, .. } => Some(&device.name),
+        _ => None,
     }
 }
 

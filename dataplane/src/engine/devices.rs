@@ -9,7 +9,7 @@
 mod kernel;
 mod memory;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, os::fd::OwnedFd};
 
 pub(super) use kernel::NetlinkDevices;
 pub use memory::{MemoryDevice, MemoryKernel};
@@ -70,6 +70,15 @@ pub trait DeviceKernel: Send {
     /// # Errors
     /// Why it is still there.
     fn delete(&mut self, spec: &DeviceSpec) -> Result<(), BackendError>;
+    /// Deletes devices of ours, those that are on others before those.
+    ///
+    /// # Errors
+    /// How many are gone, and why the next one is not; those after it are left.
+    fn delete_all(&mut self, specs: &[&DeviceSpec]) -> Result<(), (usize, BackendError)> {
+        specs.iter().enumerate().try_for_each(|(at, spec)| self.delete(spec).map_err(|error| (at, error)))
+    }
+    /// Deletes interfaces that end anyhow, by namespace and number, as far as it can.
+    fn delete_interfaces(&mut self, _: &[(OwnedFd, u32)]) {}
     /// Watches the namespaces of these devices, and those alone.
     fn watch(&mut self, devices: &mut dyn Iterator<Item = &DeviceSpec>);
     /// Those of the watched interfaces that may have changed since this was last asked, by namespace and name.
@@ -224,12 +233,16 @@ impl Engine {
             );
             return Err(invalid("device", name, reason));
         }
+        if old.options.peer.name != new.options.peer.name {
+            self.refuse_needed("device", name.as_str())?;
+        }
         self.device_replace(&new)
     }
 
     /// Gives a device other options, or makes the kernel's equal to what is described; says whether anything changed.
     pub(super) fn device_replace(&mut self, new: &DeviceSpec) -> Result<bool, Refusal> {
         check(new)?;
+        self.refuse_shared_interface(new)?;
         let DeviceState { spec: old, chosen, .. } = self.device(&new.name)?;
         let (old, mut chosen) = (old.clone(), chosen.clone());
         let seen = self.opener.devices().look(new);
@@ -265,27 +278,56 @@ impl Engine {
     }
 
     pub(super) fn device_del(&mut self, name: &DeviceName) -> Result<(), Refusal> {
+        self.devices_del(&[name]).map_err(|(_, refusal)| refusal)
+    }
+
+    /// Deletes devices, those that are on others before those. Where one is refused: how many before it are deleted, and why.
+    pub(super) fn devices_del(&mut self, names: &[&DeviceName]) -> Result<(), (usize, Refusal)> {
+        let (mut states, mut refused) = (Vec::new(), None);
+        for name in names {
+            match self.device_leaves(name) {
+                Ok(state) => states.push(state),
+                Err(refusal) => {
+                    refused = Some(refusal);
+                    break;
+                }
+            }
+        }
+        // Somebody may have deleted it, or have put another in its place.
+        let there: Vec<usize> = (0..states.len()).filter(|at| states[*at].1).collect();
+        let specs: Vec<&DeviceSpec> = there.iter().map(|at| &states[*at].0.spec).collect();
+        let mut gone = states.len();
+        if let Err((deleted, error)) = self.opener.devices().delete_all(&specs) {
+            gone = there[deleted];
+            refused = Some(kernel(&states[gone].0.spec.name, error));
+        }
+        for (at, (state, _)) in states.into_iter().enumerate() {
+            if at < gone {
+                tracing::info!(device = %state.spec.name, "device deleted");
+            } else {
+                self.devices.insert(state.spec.name.clone(), state);
+            }
+        }
+        self.watch_devices();
+        refused.map_or(Ok(()), |refusal| Err((gone, refusal)))
+    }
+
+    /// Takes a device out of what is desired; says whether the kernel has it and it is to be deleted there.
+    fn device_leaves(&mut self, name: &DeviceName) -> Result<(DeviceState, bool), Refusal> {
         self.device(name)?;
         self.refuse_needed("device", name.as_str())?;
         let Some(state) = self.devices.remove(name) else { return Err(not_found("device", name)) };
-        let devices = self.opener.devices();
-        let gone = match devices.look(&state.spec) {
+        match self.opener.devices().look(&state.spec) {
             Ok(Some(seen)) if seen.whose == Whose::Foreign => {
                 tracing::warn!(device = %name, "another device has its name by now; that one is left alone");
-                Ok(())
+                Ok((state, false))
             }
-            Ok(Some(_)) => devices.delete(&state.spec),
-            Ok(None) => Ok(()), // somebody has deleted it
-            Err(error) => Err(error),
-        };
-        if let Err(error) = gone {
-            let refusal = kernel(name, error);
-            self.devices.insert(name.clone(), state);
-            return Err(refusal);
+            Ok(seen) => Ok((state, seen.is_some())),
+            Err(error) => {
+                self.devices.insert(name.clone(), state);
+                Err(kernel(name, error))
+            }
         }
-        self.watch_devices();
-        tracing::info!(device = %name, "device deleted");
-        Ok(())
     }
 
     fn device(&self, name: &DeviceName) -> Result<&DeviceState, Refusal> {
@@ -305,7 +347,10 @@ impl Engine {
             let owner = port
                 .map(|p| format!("port {}", p.name))
                 .or_else(|| uplink.map(|u| format!("uplink {}", u.name)))
-                .or_else(|| self.device_with(netns, ifname).map(|d| format!("device {}", d.name)));
+                .or_else(|| {
+                    let device = self.device_with(netns, ifname).filter(|d| d.name != spec.name)?;
+                    Some(format!("device {}", device.name))
+                });
             if let Some(owner) = owner {
                 let reason = format!("interface \"{ifname}\" is that of {owner}");
                 return Err(invalid("device", &spec.name, reason));
@@ -378,6 +423,7 @@ impl Engine {
             let mut places = spec.interfaces().map(|(netns, ifname)| (netns.cloned(), ifname.to_owned()));
             places.any(|place| changed.contains(&place))
         };
+        let mut told = Vec::new();
         for (name, state) in &mut self.devices {
             if !concerned(&state.spec) {
                 continue;
@@ -390,8 +436,16 @@ impl Engine {
                 Some(drift) => tracing::warn!(device = %name, "the device is not as desired: {drift}"),
                 None => tracing::info!(device = %name, "the device is as desired again"),
             }
+            told.push((
+                name.clone(),
+                match &drift {
+                    Some(drift) => format!("it is not as desired: {drift}"),
+                    None => "it is as desired again".to_owned(),
+                },
+            ));
             (state.drift, state.unrepaired) = (drift, None);
         }
+        told.into_iter().for_each(|(name, text)| self.note("device", name, text));
     }
 
     /// The steps that repair what is desired further on and is not as described, what others are on first.
@@ -426,12 +480,14 @@ impl Engine {
                 Ok(()) => {
                     (state.drift, state.unrepaired) = (None, None);
                     tracing::info!(device = %spec.name, "the device is repaired");
+                    self.note("device", &spec.name, "it is repaired");
                 }
                 Err(error) => {
                     let error = error.to_string();
                     if state.unrepaired.as_ref() != Some(&error) {
                         tracing::error!(device = %spec.name, error, "the device could not be repaired");
-                        state.unrepaired = Some(error);
+                        state.unrepaired = Some(error.clone());
+                        self.note("device", &spec.name, format!("it could not be repaired: {error}"));
                     }
                 }
             }

@@ -18,6 +18,7 @@ mod bridges;
 mod compile;
 mod damped;
 mod devices;
+mod events;
 mod fdb;
 mod neigh;
 mod ports;
@@ -42,6 +43,7 @@ pub use backend::{Backend, BackendError, MemoryBackend, Opened, Opener, TapBacke
 use bridges::BridgeState;
 use devices::DeviceState;
 pub use devices::{DeviceKernel, MemoryDevice, MemoryKernel, Seen, Whose};
+use events::Events;
 use ports::PortState;
 use underlay::Underlay;
 use uplinks::UplinkState;
@@ -89,10 +91,13 @@ pub struct Engine {
     started: Tick,
     bridges: BTreeMap<BridgeName, BridgeState>,
     ports: BTreeMap<PortName, PortState>,
+    /// What was behind ports that a plan deletes, to be ended together; nothing where none is carried out.
+    leaving: Option<Vec<(PortName, Box<dyn Backend>)>>,
     uplinks: BTreeMap<PortName, UplinkState>,
     devices: BTreeMap<DeviceName, DeviceState>,
     /// Whether devices that somebody has changed are put back.
     enforce: bool,
+    events: Events,
     /// Names by index; a free place is reused.
     port_names: Vec<Option<PortName>>,
     bridge_names: Vec<Option<BridgeName>>,
@@ -123,9 +128,11 @@ impl Engine {
             started: now,
             bridges: BTreeMap::new(),
             ports: BTreeMap::new(),
+            leaving: None,
             uplinks: BTreeMap::new(),
             devices: BTreeMap::new(),
             enforce: false,
+            events: Events::default(),
             port_names: Vec::new(),
             bridge_names: Vec::new(),
             snapshot: Arc::default(),
@@ -298,6 +305,7 @@ impl Engine {
             Request::Export => Ok(self.export()),
             Request::Diff { topology } => self.apply(&topology, true, true),
             Request::Stats { port } => self.stats(port.as_ref()),
+            Request::Monitor { after } => Ok(self.monitor(after)),
             Request::Drops { port } => self.drops(port.as_ref()),
             Request::Trace { port, frame, vlan } => self.trace(&port, &frame, vlan).map(Reply::Trace),
         }

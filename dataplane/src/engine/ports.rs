@@ -104,6 +104,12 @@ impl PortState {
     }
 }
 
+fn destroy(name: &PortName, backend: Box<dyn Backend>) {
+    if let Err(error) = backend.destroy() {
+        tracing::warn!(port = %name, %error, "the port is deleted, its interface is not");
+    }
+}
+
 impl Engine {
     pub(super) fn port_add(&mut self, spec: &PortSpec) -> Result<bool, Refusal> {
         check(spec)?;
@@ -266,10 +272,22 @@ impl Engine {
         self.fdb_remotes.retain(|(port, _)| *port != state.idx);
         self.port_names[state.idx.at()] = None;
         tracing::info!(port = %name, "port deleted");
-        if let Err(error) = state.backend.destroy() {
-            tracing::warn!(port = %name, %error, "the port is deleted, its interface is not");
+        match &mut self.leaving {
+            Some(leaving) => leaving.push((name.clone(), state.backend)),
+            None => destroy(name, state.backend),
         }
         Ok(())
+    }
+
+    /// Ends what was behind the ports that were deleted so far.
+    pub(super) fn ports_end(&mut self) {
+        let Some(leaving) = self.leaving.as_mut().map(std::mem::take) else { return };
+        if leaving.len() > 1 {
+            let interfaces: Vec<_> =
+                leaving.iter().filter_map(|(_, backend)| backend.own_interface()).collect();
+            self.opener.devices().delete_interfaces(&interfaces);
+        }
+        leaving.into_iter().for_each(|(name, backend)| destroy(&name, backend));
     }
 
     /// A worker has lost a queue of the port.
@@ -300,7 +318,12 @@ impl Engine {
             Oper::Down(reason) => tracing::warn!(port = %name, reason, "port is down"),
         }
         let down = oper != Oper::Up;
+        let text = match &oper {
+            Oper::Up => "it is up".to_owned(),
+            Oper::Down(reason) => format!("it is down: {reason}"),
+        };
         state.oper = oper;
+        self.note("port", name, text);
         self.touch_bridge_of(name);
         self.publish();
         if down {

@@ -293,6 +293,18 @@ impl Socket {
         }
     }
 
+    /// Deletes all links of a group at once: the kernel waits for its readers once, and not once for each.
+    pub(super) fn delete_group(&mut self, group: u32) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::Group(group));
+        let purpose = Purpose { operation: "delete", object: &"a group of interfaces" };
+        match self.change(purpose, RouteNetlinkMessage::DelLink(message), 0) {
+            // `rtnl_group_dellink`: nobody is in it.
+            Err(error) if error.errno == Errno::NODEV => Ok(()),
+            result => result,
+        }
+    }
+
     /// Moves a link into another namespace and gives it its name there; `%d` in the name stands for the first free number.
     /// EEXIST says that the name is taken there: the link may then have arrived under its old one.
     pub fn move_link(&mut self, link: &Link, netns: BorrowedFd<'_>, name: &str) -> Result<(), NetlinkError> {

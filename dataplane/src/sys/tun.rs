@@ -151,6 +151,16 @@ pub fn set_persist(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETPERSIST, c_ulong::from(on)) }).map(drop)
 }
 
+/// Makes a descriptor of a device with several queues one that takes part, or one that gets nothing (`TUNSETQUEUE`).
+/// EINVAL says that the device has but one queue.
+pub fn set_queue(fd: BorrowedFd<'_>, attached: bool) -> io::Result<()> {
+    let flag = if attached { libc::IFF_ATTACH_QUEUE } else { libc::IFF_DETACH_QUEUE };
+    let mut request = IfReq::new("", flag as u16)?;
+    // SAFETY: TUNSETQUEUE reads one `struct ifreq`, whose size and layout `IfReq` has (asserted above);
+    // the exclusive reference keeps it alive for the call.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETQUEUE, &raw mut request) }).map(drop)
+}
+
 /// Lets a user attach without privilege (`TUNSETOWNER`).
 pub fn set_owner(fd: BorrowedFd<'_>, owner: u32) -> io::Result<()> {
     // SAFETY: TUNSETOWNER takes its argument by value.

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 
 use super::{
     switch::{Daemon, Place},
-    topo::{Host, Net},
+    topo::{Host, Net, random::Random},
 };
 
-/// Points of an apply at which it is killed.
-const POINTS: u32 = 6;
+/// Points of an apply at which it is killed: one at random in each of so many parts of it.
+const POINTS: u32 = 20;
 
 fn apply(daemon: &Daemon, topology: &str) -> Value {
     daemon.ok("Apply", json!({ "topology": topology, "prune": true }))
@@ -99,7 +99,9 @@ fn after_a_kill_at_any_point_of_an_apply_the_next_apply_reaches_what_is_desired(
     assert_eq!(names(net.home()), before);
     drop(daemon);
 
-    let mut interrupted = 0;
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let (mut random, mut interrupted) = (Random(seed), 0);
     for point in 0..POINTS {
         let daemon = place.start(&net, &[]);
         let mut client = daemon.client();
@@ -111,7 +113,7 @@ fn after_a_kill_at_any_point_of_an_apply_the_next_apply_reaches_what_is_desired(
             });
             std::panic::catch_unwind(ask).unwrap_or(false)
         });
-        thread::sleep(took * (2 * point + 1) / (2 * POINTS) + Duration::from_millis(1));
+        thread::sleep(took * (100 * point + random.below(100) as u32) / (100 * POINTS));
         daemon.end(Signal::KILL);
         let answered = asking.join().unwrap();
         interrupted += u32::from(!answered);
@@ -124,7 +126,10 @@ fn after_a_kill_at_any_point_of_an_apply_the_next_apply_reaches_what_is_desired(
         assert_eq!(names(net.home()), before, "point {point}");
         assert!(hosts.iter().all(|host| names(host).is_empty()), "point {point}");
     }
-    assert!(interrupted > 0, "every apply was over before its daemon was killed");
+    assert!(
+        interrupted >= POINTS / 4,
+        "only {interrupted} applies were not over before the daemon was killed"
+    );
 }
 
 #[test]
@@ -140,6 +145,10 @@ fn with_enforce_the_daemon_puts_a_deleted_device_back_and_says_so_once() {
     super::topo::wait_until("the log says so", Duration::from_secs(5), || {
         place.log().contains("the device is repaired")
     });
+    let events = daemon.ok("Monitor", json!({ "after": 0 }));
+    let told: Vec<_> =
+        events["events"].as_array().unwrap().iter().map(|e| e["text"].as_str().unwrap()).collect();
+    assert_eq!(told, ["it is not as desired: somebody has deleted it", "it is repaired"]);
     let log = place.log();
     assert_eq!(log.matches("the device is not as desired: somebody has deleted it").count(), 1, "{log}");
     assert_all_ok(&daemon, 1);
@@ -151,19 +160,77 @@ fn what_the_kernel_refuses_is_told_in_its_words_and_a_foreign_device_is_left_alo
     let place = Place::new();
     let daemon = place.start(&net, &[]);
     net.home().ip("link add foreign type veth peer name other");
+    net.home().ip("address add 203.0.113.9/24 dev foreign");
     for (spec, why) in [
         (json!({ "name": "foreign", "type": "bridge" }), "taken by a veth that tapway did not make"),
         (json!({ "name": "m", "type": "macvlan", "parent": "nobody" }), "its parent nobody is not there"),
         (json!({ "name": "d", "type": "bridge", "master": "nobody" }), "master nobody is not there"),
         (json!({ "name": "d", "type": "bridge", "netns": "tapway-no-such" }), "tapway-no-such"),
         (json!({ "name": "other", "type": "tap" }), "did not make"),
+        (
+            json!({ "name": "d", "type": "bridge", "address": ["203.0.113.9/24"] }),
+            "203.0.113.9 is already on foreign",
+        ),
+        (
+            json!({ "name": "v", "type": "veth", "peer": { "name": "w", "address": ["203.0.113.9/32"] } }),
+            "203.0.113.9 is already on foreign",
+        ),
+        (
+            json!({ "name": "m", "type": "macvlan", "parent": "foreign", "mtu": 9000 }),
+            "MTU 9000 is out of range: this device takes 68 to 1500",
+        ),
+        (
+            json!({ "name": "m", "type": "macvlan", "parent": "foreign", "link_netns": "tapway-no-such" }),
+            "tapway-no-such",
+        ),
     ] {
         let (error, sentence) = daemon.refused("DeviceAdd", spec.clone());
         assert_eq!(error, "io.tapway.Kernel", "{spec}: {sentence}");
         assert!(sentence.contains(why), "{spec}: {sentence}");
     }
-    let (error, _) = daemon.refused("DeviceAdd", json!({ "name": "v", "type": "veth" }));
-    assert_eq!(error, "io.tapway.Invalid");
+    for spec in [
+        json!({ "name": "v", "type": "veth" }),
+        json!({ "name": "d", "type": "bridge", "mtu": 65536 }),
+        json!({ "name": "d", "type": "bridge", "mtu": 67 }),
+    ] {
+        assert_eq!(daemon.refused("DeviceAdd", spec).0, "io.tapway.Invalid");
+    }
+    // Which kinds a kernel has is not ours to say: one that it lacks is named with the option that would bring it.
+    for (kind, config, more) in [
+        ("dummy", "CONFIG_DUMMY", json!({})),
+        ("ipvlan", "CONFIG_IPVLAN", json!({ "parent": "foreign" })),
+        ("geneve", "CONFIG_GENEVE", json!({ "id": 7, "remote": "203.0.113.1" })),
+    ] {
+        let mut spec = json!({ "name": "d", "type": kind });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        match daemon.client().call("DeviceAdd", spec) {
+            Ok(_) => drop(daemon.ok("DeviceDel", json!({ "name": "d" }))),
+            Err(error) => {
+                let text = format!("{error:?}");
+                assert!(text.contains(&format!("this kernel has no {kind} ({config})")), "{text}");
+            }
+        }
+    }
     assert_eq!(names(net.home()), ["foreign", "other"]);
     assert_eq!(daemon.export(), "");
+}
+
+#[test]
+fn a_daemon_that_may_not_change_the_network_says_so_and_makes_nothing() {
+    let Some(net) = Net::new() else { return };
+    let place = Place::new();
+    let daemon = place.start_without_privilege(&net);
+    for (spec, what) in [
+        (json!({ "name": "d", "type": "bridge" }), "cannot make interface d: permission denied"),
+        (json!({ "name": "d", "type": "tap" }), "permission denied"),
+        (json!({ "name": "d", "type": "veth", "peer": { "name": "w" } }), "permission denied"),
+    ] {
+        let (error, sentence) = daemon.refused("DeviceAdd", spec.clone());
+        assert_eq!(error, "io.tapway.Kernel", "{spec}: {sentence}");
+        assert!(sentence.contains(what) && sentence.contains("it takes CAP_NET_ADMIN"), "{spec}: {sentence}");
+    }
+    let topology = "[[bridge]]\nname = \"br0\"\n[[device]]\nname = \"d\"\ntype = \"bridge\"\n";
+    let (_, sentence) = daemon.refused("Apply", json!({ "topology": topology }));
+    assert!(sentence.contains("it takes CAP_NET_ADMIN"), "{sentence}");
+    assert_eq!((names(net.home()), daemon.export()), (vec![], String::new()));
 }

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    thread::CapabilitySet,
+};
 use serde_json::{Value, json};
 
 use super::topo::{Host, Net, wait_until};
@@ -44,7 +47,18 @@ impl Place {
 
     /// Starts the daemon in the home of the world and waits until it answers.
     pub(crate) fn start(&self, net: &Net, args: &[&str]) -> Daemon {
-        let child = self.spawn(net, &[&["--workers", "2"], args].concat());
+        self.wait(self.spawn(net, &[&["--workers", "2"], args].concat(), || {}))
+    }
+
+    /// The same of a daemon that may not change the network (`CAP_NET_ADMIN`).
+    pub(crate) fn start_without_privilege(&self, net: &Net) -> Daemon {
+        // Of the thread that starts it: what is not in this set is not given by `execve`, not even to root.
+        let give_up =
+            || rustix::thread::remove_capability_from_bounding_set(CapabilitySet::NET_ADMIN).unwrap();
+        self.wait(self.spawn(net, &["--workers", "1"], give_up))
+    }
+
+    fn wait(&self, child: Child) -> Daemon {
         let mut daemon = Daemon { child: Some(child), socket: self.socket() };
         wait_until("the daemon is ready", PATIENCE, || {
             let ended = daemon.child.as_mut().unwrap().try_wait().unwrap();
@@ -57,7 +71,7 @@ impl Place {
 
     /// Runs a daemon that is to end by itself; its exit code, and what it said.
     pub(crate) fn run(&self, net: &Net, args: &[&str]) -> (i32, String) {
-        let mut child = self.spawn(net, args);
+        let mut child = self.spawn(net, args, || {});
         let mut status = None;
         wait_until("the daemon ended", PATIENCE, || {
             status = child.try_wait().unwrap();
@@ -66,9 +80,10 @@ impl Place {
         (status.unwrap().code().expect("no signal"), self.log())
     }
 
-    fn spawn(&self, net: &Net, args: &[&str]) -> Child {
+    fn spawn(&self, net: &Net, args: &[&str], first: impl FnOnce() + Send) -> Child {
         let log = File::create(self.dir.path().join("log")).unwrap();
         net.home().run(|| {
+            first();
             Command::new(env!("CARGO_BIN_EXE_tapwayd"))
                 .args(args)
                 .env("TAPWAY_SOCKET", self.socket())

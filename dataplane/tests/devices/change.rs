@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tapway_dataplane::netlink::device::{
     Bridge, ChangeError, Device, DeviceError, FdbEntry, Geneve, Ipvlan, IpvlanFlag, IpvlanMode, Kind,
-    Macvlan, MacvlanMode, Observed, Peer, Route, Tos, Ttl, Tun, Vlan, Vxlan, change, differences,
+    Macvlan, MacvlanMode, Observed, Peer, Route, Tos, Ttl, Tun, Vlan, Vxlan, Whose, change, delete,
+    differences,
 };
 
 use crate::topo::{Container, in_netns, ip, look, mac, made, make, parent, up};
@@ -204,6 +205,7 @@ fn owner_group_and_header_of_a_tap_are_changed_in_place() {
                 group: Some(owner),
                 vnet_hdr: Some(vnet_hdr),
                 multi_queue: Some(true),
+                persistent: Some(true),
             };
             up("tap0", Kind::Tap(options))
         };
@@ -308,5 +310,20 @@ fn a_foreign_device_is_not_changed_but_may_be_as_wanted() {
         let error = change(&look(&wanted), &wanted).unwrap_err();
         assert!(matches!(error, ChangeError::Device(DeviceError::Foreign { .. })), "{error}");
         assert!(ip("link show br0").contains("mtu 1500"));
+    });
+}
+
+#[test]
+fn a_bridge_keeps_the_mtu_it_was_made_with_whatever_joins_it() {
+    in_netns(|| {
+        for mtu in [1280, 1500, 9000] {
+            let bridge = Device { mtu: Some(mtu), ..up("br0", Kind::Bridge(Bridge::default())) };
+            make(&bridge);
+            ip("link add a0 mtu 1400 type veth peer name b0");
+            ip("link set a0 master br0");
+            assert_eq!(look(&bridge).mtu, mtu);
+            ip("link del a0");
+            delete("br0", None, Whose::Ours).unwrap();
+        }
     });
 }

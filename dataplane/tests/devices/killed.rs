@@ -138,7 +138,7 @@ fn killed(case: usize, request: usize) -> bool {
         .status;
     let device = device(case, &netns.0);
     match create(&device) {
-        Ok(()) => assert!(!status.success(), "it was made twice"),
+        Ok(_) => assert!(!status.success(), "it was made twice"),
         Err(DeviceError::Exists { .. }) => {
             assert!(status.success(), "request {request}: half made, and marked as whole")
         }

@@ -232,7 +232,13 @@ fn a_tun_and_a_tap_are_persistent_and_belong_to_whom_they_were_given() {
         let c1 = Container::new();
         for options in [
             Tun::default(),
-            Tun { owner: Some(1000), group: Some(100), multi_queue: Some(true), vnet_hdr: Some(true) },
+            Tun {
+                owner: Some(1000),
+                group: Some(100),
+                multi_queue: Some(true),
+                vnet_hdr: Some(true),
+                persistent: Some(true),
+            },
         ] {
             lives(&Device { mtu: Some(1400), ..up("tun7", Kind::Tun(options)) }, || {
                 assert!(ip("-d link show tun7").contains("type tun pi off"));

@@ -108,6 +108,7 @@ fn wish(random: &mut Random, n: usize, c1: &Netns) -> Device {
             group: None,
             multi_queue: random.maybe(Random::coin),
             vnet_hdr: random.maybe(Random::coin),
+            persistent: None,
         }),
     };
     let up = random.coin();

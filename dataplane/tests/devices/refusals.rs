@@ -3,7 +3,7 @@
 use tapway_dataplane::{
     netlink::device::{
         Bridge, Device, DeviceError, FdbEntry, Kind, Macvlan, Mark, Peer, Route, Tun, Vxlan, Whose, create,
-        delete, observe,
+        delete, delete_all, observe,
     },
     netns::Netns,
 };
@@ -247,6 +247,49 @@ fn what_was_left_unfinished_is_taken_away_and_made_anew() {
         ip("link set a0 group 1415671927");
         delete("a0", None, Whose::Ours).unwrap();
         assert_eq!(names(), ["lo"]);
+    });
+}
+
+#[test]
+fn many_are_deleted_at_once_with_what_is_on_them_and_others_devices_stay() {
+    in_netns(|| {
+        let (c1, c2) = (Container::new(), Container::new());
+        let homes = [None, Some(c1.netns()), Some(c2.netns())];
+        let mut made = Vec::new();
+        for (n, netns) in homes.iter().enumerate() {
+            let there = |device: Device| Device { netns: netns.clone(), link_netns: netns.clone(), ..device };
+            let pair = Peer { name: format!("b{n}"), netns: homes[(n + 1) % 3].clone(), ..Peer::default() };
+            let on = Macvlan { parent: format!("a{n}"), mode: None };
+            for device in [
+                there(up(&format!("a{n}"), Kind::Veth(pair))),
+                there(up(&format!("m{n}"), Kind::Macvlan(on))),
+                there(up(&format!("t{n}"), Kind::Tap(Tun::default()))),
+                there(up(&format!("br{n}"), Kind::Bridge(Bridge::default()))),
+            ] {
+                make(&device);
+                made.push((device.name.clone(), netns.clone()));
+            }
+        }
+        ip("link add foreign type bridge");
+        ip("link add left group 1415671928 type bridge"); // as a program leaves it that is killed half way
+        assert_eq!(observe("left", None, None).unwrap().unwrap().mark, Mark::Unfinished);
+        // Those that stand on others come first.
+        let mut all: Vec<_> =
+            made.iter().rev().map(|(name, netns)| (name.as_str(), netns.as_ref())).collect();
+        let foreign = |result: &Result<(), (usize, DeviceError)>, wanted: usize| matches!(result, Err((at, DeviceError::Foreign { .. })) if *at == wanted);
+        let before = (names(), c1.run(names));
+        assert!(foreign(&delete_all(&[("foreign", None), all[0]]), 0));
+        assert_eq!(
+            (names(), c1.run(names)),
+            before,
+            "what comes after the one that cannot be deleted is left"
+        );
+        assert!(foreign(&delete_all(&[all[0], ("b2", None), all[1]]), 1));
+        all.remove(0);
+        all.push(("nobody", None));
+        delete_all(&all).unwrap();
+        assert_eq!(names(), ["foreign", "lo"]);
+        assert_eq!((c1.run(names), c2.run(names)), (vec!["lo".to_owned()], vec!["lo".to_owned()]));
     });
 }
 

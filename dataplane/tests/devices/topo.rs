@@ -143,7 +143,7 @@ pub(crate) fn names() -> Vec<String> {
 #[track_caller]
 pub(crate) fn made(device: &Device) -> bool {
     match create(device) {
-        Ok(()) => true,
+        Ok(_) => true,
         Err(error @ DeviceError::NoSuchKind { .. }) if env::var_os("TAPWAY_TEST_GUEST").is_none() => {
             println!("skipped: {error}");
             false

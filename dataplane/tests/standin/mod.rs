@@ -12,7 +12,7 @@ use std::{
 use mio::{Events, Poll, Token, Waker};
 use tapway_dataplane::{
     api::{
-        BridgeView, Control, DeviceSeen, DeviceView, DropView, FdbCounts, FdbView, NeighView,
+        BridgeView, Control, DeviceSeen, DeviceView, DropView, Event, FdbCounts, FdbView, NeighView,
         PROTOCOL_VERSION, Plan, PlanStep, PortStatsView, PortView, Refusal, RemoteView, Reply, Request,
         Status, Trace, TraceOutput, TraceStep, Traffic, TunnelView, UplinkView, WorkerView,
     },
@@ -469,6 +469,20 @@ impl Control for StandIn {
                     dropped: 3,
                 };
                 Ok(Reply::Stats { stats: names.map(view).collect() })
+            }
+            Request::Monitor { after } => {
+                let next = after.map_or(0, |after| after + 1);
+                let event = |kind: &str, name: &str, text: &str| Event {
+                    uptime_s: next,
+                    kind: kind.to_owned(),
+                    name: name.to_owned(),
+                    text: text.to_owned(),
+                };
+                let both = [
+                    event("port", "vm1", "it is down: the interface is down"),
+                    event("device", "v0", "it is repaired"),
+                ];
+                Ok(Reply::Events { events: after.map_or(Vec::new(), |_| both.into()), next })
             }
             Request::Drops { .. } => Ok(Reply::Drops {
                 drops: vec![DropView {

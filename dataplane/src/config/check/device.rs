@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use super::{MIN_IPV6_MTU, MIN_MTU, Problem, is_interface_name, messages, no_host, no_station, out_of_range};
 use crate::{
     config::{
-        device::{DeviceGroup, DeviceOptions, DeviceSpec, DeviceType},
+        device::{DeviceGroup, DeviceOptions, DeviceSpec, DeviceType, VxlanEntry},
         diff::table_of,
         keys::{keys_of, missing},
         tunnel::Inherit,
+        words::OnOff,
     },
-    wire::{Vid, Vni},
+    wire::{MacAddr, Vid, Vni},
 };
 
 /// The greatest MTU of a kernel device (`ETH_MAX_MTU`).
@@ -66,6 +67,10 @@ impl DeviceSpec {
                 if let Some(DeviceGroup::Multicast(ip)) = o.group {
                     let message = format!("group: {ip} is no number of a group of users");
                     problems.push(pair("group", "type", message));
+                }
+                if o.persistent == Some(OnOff(false)) && o.queues.unwrap_or(1) < 2 {
+                    let message = "persistent: without it the daemon holds one of several queues: set queues to 2 or more";
+                    problems.push(pair("persistent", "queues", message.to_owned()));
                 }
             }
             DeviceType::Bridge => problems.extend(out_of_range("ageing", o.ageing.map(|s| s.0))),
@@ -233,6 +238,27 @@ impl DeviceSpec {
             }
             None => {}
         }
+        for entry in &o.fdb {
+            let wrong = if entry.mac.is_group() {
+                Some("it is a group address, and that of a station is wanted, or zero".to_owned())
+            } else if entry.vni.is_some_and(|vni| Vni::new(vni).is_none()) {
+                Some("a VNI is a number from 0 to 16777215 (24 bits)".to_owned())
+            } else if entry.port == Some(0) {
+                Some("a UDP port is a number from 1 to 65535".to_owned())
+            } else {
+                None
+            };
+            problems.extend(wrong.map(|why| Problem::new("fdb", format!("fdb: {entry}: {why}"))));
+            ends.push(("fdb", Some(entry.dst)));
+        }
+        for (at, entry) in o.fdb.iter().enumerate() {
+            // The kernel has one destination of a station, and any number for those that it does not know.
+            let twin = |other: &VxlanEntry| other.mac == entry.mac && other != entry;
+            if entry.mac != MacAddr::ZERO && o.fdb[..at].iter().any(twin) {
+                let message = format!("fdb: {entry}: {} has an entry already", entry.mac);
+                problems.push(Problem::new("fdb", message));
+            }
+        }
         let family = |ip: IpAddr| ip.is_ipv4();
         let mut known = ends.into_iter().filter_map(|(key, ip)| Some((key, ip?)));
         if let Some((first, ip)) = known.next() {
@@ -266,6 +292,12 @@ mod tests {
             ("vxlan", "id = 0"),
             ("vxlan", "id = 7\ngroup = \"239.1.1.1\"\ndev = \"eth0\"\nlocal = \"198.51.100.1\""),
             ("vxlan", "external = true"),
+            (
+                "vxlan",
+                "id = 7\nlink_netns = \"c1\"\nfdb = [\"00:00:00:00:00:00 dst 198.51.100.1\", \"00:00:00:00:00:00 dst 198.51.100.2\"]",
+            ),
+            ("ipvlan", "parent = \"eth0\"\nflag = \"private\"\nlink_netns = \"/proc/7/ns/net\""),
+            ("tap", "persistent = false\nqueues = 2"),
             ("geneve", "id = 7\nremote = \"2001:db8::1\""),
             ("tun", "owner = 1000\ngroup = 1000\nqueues = 256"),
             ("tap", "vnet_hdr = true\nmaster = \"kbr\""),
@@ -322,6 +354,31 @@ mod tests {
                     "group: 198.51.100.1 is no multicast address",
                     "group and remote exclude each other",
                     "dev is missing: the group 198.51.100.1 is joined on an interface",
+                ],
+            ),
+            (
+                "vxlan",
+                "id = 7\nremote = \"198.51.100.1\"\nfdb = [\"01:00:5e:00:00:01 dst 198.51.100.2\", \"02:00:00:00:00:07 dst 2001:db8::1\", \"02:00:00:00:00:07 dst 198.51.100.2 vni 16777216\"]",
+                vec![
+                    "fdb: 01:00:5e:00:00:01 dst 198.51.100.2: it is a group address, and that of a station is wanted, or zero",
+                    "fdb: 02:00:00:00:00:07 dst 198.51.100.2 vni 16777216: a VNI is a number from 0 to 16777215 (24 bits)",
+                    "fdb: 02:00:00:00:00:07 dst 198.51.100.2 vni 16777216: 02:00:00:00:00:07 has an entry already",
+                    "fdb: 2001:db8::1 is of another family than remote, 198.51.100.1",
+                ],
+            ),
+            (
+                "macvlan",
+                "parent = \"eth0\"\nflag = \"private\"\nfdb = \"02:00:00:00:00:07 dst 198.51.100.2\"",
+                vec![
+                    "flag: a device of type macvlan has none; it is for ipvlan",
+                    "fdb: a device of type macvlan has none; it is for vxlan",
+                ],
+            ),
+            (
+                "tap",
+                "persistent = false",
+                vec![
+                    "persistent: without it the daemon holds one of several queues: set queues to 2 or more",
                 ],
             ),
             ("geneve", "id = 7", vec!["remote is missing: a geneve has one other end"]),

@@ -47,7 +47,7 @@ impl DeviceSpec {
         let told = |key: &str| wanted.contains_key(key) || key == "master";
         seen.retain(|key, _| told(key));
         // Of what it has more than one of, what is described has to be there.
-        for key in ["address", "peer_address", "route", "sysctl"] {
+        for key in ["address", "peer_address", "route", "sysctl", "fdb"] {
             if let (Some(Value::Array(wanted)), Some(Value::Array(all))) =
                 (wanted.get(key), seen.get_mut(key))
             {
@@ -62,10 +62,11 @@ impl DeviceSpec {
         let appears = old == UNSET || to == UNSET;
         let family = |text: &str| text.contains(':');
         match (self.kind, key.as_str()) {
-            (_, "type" | "netns" | "peer" | "peer_netns" | "parent") => true,
+            (_, "type" | "netns" | "peer_netns" | "parent" | "link_netns") => true,
+            (_, "peer") => appears,
             // What the kernel would have chosen is not known any more.
             (_, "mac" | "mtu") => to == UNSET,
-            (_, "peer_mac" | "owner" | "vnet_hdr") | (DeviceType::Geneve, "ttl") => appears,
+            (_, "peer_mac" | "owner") | (DeviceType::Geneve, "ttl") => appears,
             (_, "sysctl") => {
                 let stays = |one: &super::Sysctl| new.options.sysctl.iter().any(|s| s.is_of(one));
                 !self.options.sysctl.iter().all(stays)
@@ -83,6 +84,11 @@ impl DeviceSpec {
                 appears || family(old) != family(to)
             }
             (DeviceType::Tun | DeviceType::Tap, "group") => appears,
+            // Whoever made it has its descriptor, or nobody has; and the header is that of the first descriptor (`tun_set_iff`).
+            (DeviceType::Tun | DeviceType::Tap, "persistent") => true,
+            (DeviceType::Tun | DeviceType::Tap, "vnet_hdr") => {
+                appears || self.options.persistent.is_some_and(|on| !on.0)
+            }
             // `tun_set_iff` attaches to a device of the same make only: with one queue, or with several.
             (DeviceType::Tun | DeviceType::Tap, "queues") => (old == "1") != (to == "1"),
             _ => false,
@@ -128,12 +134,12 @@ mod tests {
         for (kind, more, written) in [
             ("veth", "peer = { name = \"p\" }", "up = true"),
             ("macvlan", "parent = \"eth0\"", "mode = \"bridge\""),
-            ("ipvlan", "parent = \"eth0\"", "mode = \"l2\""),
+            ("ipvlan", "parent = \"eth0\"", "mode = \"l2\"\nflag = \"bridge\""),
             ("vlan", "parent = \"eth0\"\nid = 7", "protocol = \"802.1q\""),
             ("vxlan", "id = 7", "dstport = 4789\ntos = 0\nlearning = true\nudpcsum = true\nexternal = false"),
             ("geneve", "id = 7", "dstport = 6081\ntos = 0\nudpcsum = true"),
             ("bridge", "", "stp = false\nageing = \"5m\"\nvlan_filtering = false\nmcast_snooping = true"),
-            ("tap", "", "queues = 1"),
+            ("tap", "", "queues = 1\npersistent = true"),
             ("dummy", "", "up = \"on\""),
         ] {
             let plain = device(kind, more);
@@ -151,7 +157,10 @@ mod tests {
             ("vlan", "parent = \"a\"\nid = 7", "parent = \"b\"\nid = 7", "parent: a -> b"),
             ("macvlan", "parent = \"a\"", "parent = \"a\"\nmode = \"private\"", ""),
             ("macvlan", "parent = \"a\"", "parent = \"a\"\nmode = \"passthru\"", "mode: bridge -> passthru"),
-            ("ipvlan", "parent = \"a\"", "parent = \"a\"\nmode = \"l3s\"", ""),
+            ("ipvlan", "parent = \"a\"", "parent = \"a\"\nmode = \"l3s\"\nflag = \"private\"", ""),
+            ("ipvlan", "parent = \"a\"", "parent = \"a\"\nlink_netns = \"c1\"", "link_netns: unset -> c1"),
+            ("vxlan", "id = 7", "id = 7\nfdb = [\"02:00:00:00:00:07 dst 198.51.100.1\"]", ""),
+            ("tap", "queues = 2", "queues = 2\npersistent = false", "persistent: on -> off"),
             ("vxlan", "id = 7", "id = 8", "id: 7 -> 8"),
             ("vxlan", "id = 7\nremote = \"198.51.100.1\"", "id = 7\nremote = \"198.51.100.2\"", ""),
             (

@@ -106,9 +106,12 @@ impl Graph {
         };
         for device in devices {
             let (node, o) = (Node::Device(device.name.clone()), &device.options);
-            for (key, netns, name) in
-                [("parent", None, &o.parent), ("dev", None, &o.dev), ("master", o.netns.as_ref(), &o.master)]
-            {
+            let below = o.link_netns.as_ref();
+            for (key, netns, name) in [
+                ("parent", below, &o.parent),
+                ("dev", below, &o.dev),
+                ("master", o.netns.as_ref(), &o.master),
+            ] {
                 need(&node, key, name.as_deref().and_then(|name| brings.get(&(netns, name))));
             }
         }
@@ -131,6 +134,11 @@ impl Graph {
     /// What an object needs, and by which key.
     pub(in crate::config) fn needs(&self, node: &Node) -> &[(Node, &'static str)] {
         self.needs.get(node).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether anything needs it.
+    pub(in crate::config) fn is_needed(&self, node: &Node) -> bool {
+        self.needed_by.contains_key(node)
     }
 
     /// These objects, each after those that it needs and otherwise as they come.
@@ -219,6 +227,7 @@ mod tests {
                 { name = "v", type = "veth", peer = { name = "w", netns = "c1", address = "198.51.100.1/24" } },
                 { name = "kbr", type = "bridge" },
                 { name = "x", type = "vlan", id = 7, parent = "vm1" },
+                { name = "y", type = "vlan", id = 7, parent = "w", link_netns = "c1" },
             ]
             port = [
                 { name = "vm1", bridge = "br0" },
@@ -227,6 +236,7 @@ mod tests {
         let graph = graph(text);
         assert_eq!(graph.needs(&device("m")), [(device("v"), "parent")]);
         assert_eq!(graph.needs(&device("e")), [(device("kbr"), "master")]);
+        assert_eq!(graph.needs(&device("y")), [(device("v"), "parent")]);
         let (vm1, t) = (Node::Port("vm1".parse().unwrap()), Node::Port("t".parse().unwrap()));
         assert_eq!(graph.needs(&device("x")), [(vm1.clone(), "parent")]);
         assert_eq!(graph.needs(&t), [(device("v"), "local")]);

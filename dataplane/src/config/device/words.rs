@@ -207,6 +207,17 @@ impl DeviceMode {
 }
 
 enumeration! {
+    /// Who on the same parent reaches an ipvlan.
+    IpvlanFlag, "is none of bridge, private and vepa":
+    /// Every other ipvlan of it, directly.
+    Bridge = "bridge",
+    /// None of them.
+    Private = "private",
+    /// Those to whom a switch outside sends back.
+    Vepa = "vepa",
+}
+
+enumeration! {
     /// The tag of a VLAN.
     VlanProtocol, "is neither 802.1q nor 802.1ad":
     /// A customer tag, EtherType 0x8100.
@@ -338,6 +349,55 @@ impl FromStr for Route {
 
 as_text!(Route);
 
+/// A static forwarding entry of a vxlan, as `bridge fdb` has it: `02:00:00:00:00:07 dst 198.51.100.2 vni 8 port 4790`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VxlanEntry {
+    /// The station; 00:00:00:00:00:00 stands for every one that is not known.
+    pub mac: MacAddr,
+    /// The other end that it is behind.
+    pub dst: IpAddr,
+    /// The network, where it is not that of the device.
+    pub vni: Option<u32>,
+    /// The UDP port, where it is not that of the device.
+    pub port: Option<u16>,
+}
+
+impl fmt::Display for VxlanEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} dst {}", self.mac, self.dst)?;
+        self.vni.map_or(Ok(()), |vni| write!(f, " vni {vni}"))?;
+        self.port.map_or(Ok(()), |port| write!(f, " port {port}"))
+    }
+}
+
+impl FromStr for VxlanEntry {
+    type Err = WordError;
+
+    fn from_str(s: &str) -> Result<Self, WordError> {
+        let error = || {
+            WordError::new(
+                s,
+                "is no forwarding entry: write 02:00:00:00:00:07 dst 198.51.100.2, and behind it vni 8 or port 4790",
+            )
+        };
+        let mut words = s.split_whitespace();
+        let mac = words.next().and_then(|word| word.parse().ok()).ok_or_else(error)?;
+        let (mut dst, mut vni, mut port) = (None, None, None);
+        while let Some(word) = words.next() {
+            let value = words.next().ok_or_else(error)?;
+            match word {
+                "dst" if dst.is_none() => dst = Some(value.parse().map_err(|_| error())?),
+                "vni" if vni.is_none() => vni = Some(value.parse().map_err(|_| error())?),
+                "port" if port.is_none() => port = Some(value.parse().map_err(|_| error())?),
+                _ => return Err(error()),
+            }
+        }
+        Ok(Self { mac, dst: dst.ok_or_else(error)?, vni, port })
+    }
+}
+
+as_text!(VxlanEntry);
+
 /// A setting of the device: `ipv4.forwarding=1` is `net/ipv4/conf/DEV/forwarding`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sysctl {
@@ -446,6 +506,30 @@ mod tests {
         ] {
             let error = text.parse::<Route>().unwrap_err().to_string();
             assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn forwarding_entries_print_as_they_parse() {
+        for text in [
+            "02:00:00:00:00:07 dst 198.51.100.2",
+            "00:00:00:00:00:00 dst 2001:db8::2 vni 8",
+            "02:00:00:00:00:07 dst 198.51.100.2 vni 8 port 4790",
+        ] {
+            assert_eq!(text.parse::<VxlanEntry>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "02:00:00:00:00:07",
+            "02:00:00:00:00:07 dst",
+            "02:00:00:00:00:07 vni 8",
+            "198.51.100.2 dst 198.51.100.2",
+            "02:00:00:00:00:07 dst 198.51.100.2 dst 198.51.100.3",
+            "02:00:00:00:00:07 dst 198.51.100.2 port 65536",
+            "02:00:00:00:00:07 dst 198.51.100.2 via vm1",
+        ] {
+            let error = text.parse::<VxlanEntry>().unwrap_err().to_string();
+            assert!(error.contains("is no forwarding entry: write"), "{text}: {error}");
         }
     }
 

@@ -249,6 +249,21 @@ fn what_is_on_a_device_that_is_replaced_is_made_again_with_the_reason() {
 }
 
 #[test]
+fn the_other_end_of_a_veth_is_renamed_in_place_unless_somebody_is_in_the_way() {
+    let veth = |name: &str, peer: &str| {
+        format!("{{ name = \"{name}\", type = \"veth\", peer = {{ name = \"{peer}\" }} }},")
+    };
+    let before = devices(&(veth("v", "w") + &veth("y", "z")));
+    let alone = devices(&(veth("v", "x") + &veth("y", "z")));
+    assert_eq!(words(&plan(&before, &alone, true, WORKERS)), ["~ device v peer: w -> x"]);
+    let swapped = devices(&(veth("v", "z") + &veth("y", "w")));
+    assert_eq!(
+        words(&plan(&before, &swapped, true, WORKERS)),
+        ["- device y peer: z -> w", "- device v peer: w -> z", "+ device v", "+ device y"]
+    );
+}
+
+#[test]
 fn a_tunnel_is_made_again_with_the_device_that_has_its_address_and_a_vlan_with_the_port_it_is_on() {
     let text = |mtu: &str, queues: u16| {
         topology(&format!(

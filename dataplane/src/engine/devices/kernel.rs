@@ -17,14 +17,19 @@ use crate::{
     netlink::{
         Event, Monitor,
         device::{
-            self, Bridge, Device, DeviceError, Geneve, Ipvlan, IpvlanMode, Kind, Macvlan, MacvlanMode, Mark,
-            Observed, Peer, Route, Tos, Ttl, Tun, Vlan, VlanProtocol, Vxlan,
+            self, Bridge, Device, DeviceError, FdbEntry, Geneve, Held, Ipvlan, IpvlanFlag, IpvlanMode, Kind,
+            Macvlan, MacvlanMode, Mark, Observed, Peer, Route, Tos, Ttl, Tun, Vlan, VlanProtocol, Vxlan,
         },
     },
+    wire::MacAddr,
 };
 
 /// An interface, by namespace and name.
 type Place = (Option<Netns>, String);
+
+fn place(spec: &DeviceSpec) -> Place {
+    (spec.options.netns.clone(), spec.name.to_string())
+}
 
 /// Devices of the kernel.
 #[derive(Debug, Default)]
@@ -33,6 +38,8 @@ pub(in crate::engine) struct NetlinkDevices {
     watches: BTreeMap<Option<Netns>, Watch>,
     /// Interfaces whose watch began after they were last looked at.
     unseen: BTreeSet<Place>,
+    /// What devices live by that are not persistent.
+    held: BTreeMap<Place, Held>,
 }
 
 /// What tells of changes in a namespace.
@@ -128,7 +135,11 @@ fn ipvlan(options: &words::DeviceOptions) -> Ipvlan {
             DeviceMode::L3s => Some(IpvlanMode::L3s),
             _ => None,
         }),
-        flag: None,
+        flag: options.flag.map(|flag| match flag {
+            words::IpvlanFlag::Bridge => IpvlanFlag::Bridge,
+            words::IpvlanFlag::Private => IpvlanFlag::Private,
+            words::IpvlanFlag::Vepa => IpvlanFlag::Vepa,
+        }),
     }
 }
 
@@ -144,7 +155,26 @@ fn tun(spec: &DeviceSpec) -> Tun {
         group,
         multi_queue: Some(o.queues.is_some_and(|queues| queues > 1)),
         vnet_hdr: o.vnet_hdr.map(|on| on.0),
+        persistent: o.persistent.map(|on| on.0),
     }
+}
+
+/// The forwarding entries of a vxlan as the kernel tells them: without what they have from the device, and without that of
+/// `remote` or `group`.
+fn entries(o: &words::DeviceOptions) -> Vec<FdbEntry> {
+    let port = o.dstport.unwrap_or(crate::wire::vxlan::PORT);
+    let to = match o.group {
+        Some(DeviceGroup::Multicast(ip)) => Some(ip),
+        _ => o.remote,
+    };
+    let entry = |e: &words::VxlanEntry| FdbEntry {
+        mac: e.mac,
+        dst: e.dst,
+        vni: e.vni.filter(|vni| o.id != Some(*vni)),
+        port: e.port.filter(|other| *other != port),
+    };
+    let own = to.map(|dst| FdbEntry { mac: MacAddr::ZERO, dst, vni: None, port: None });
+    o.fdb.iter().map(entry).filter(|entry| Some(*entry) != own).collect()
 }
 
 fn kind(spec: &DeviceSpec, o: &words::DeviceOptions) -> Kind {
@@ -187,7 +217,7 @@ fn kind(spec: &DeviceSpec, o: &words::DeviceOptions) -> Kind {
             tos: o.tos.map(tos),
             udpcsum: o.udpcsum.map(|on| on.0),
             external: o.external.is_some_and(|on| on.0),
-            fdb: Vec::new(),
+            fdb: entries(o),
         }),
         DeviceType::Geneve => Kind::Geneve(Geneve {
             id: o.id.unwrap_or_default(),
@@ -213,7 +243,7 @@ fn device(spec: &DeviceSpec) -> Result<Device, BackendError> {
     Ok(Device {
         name: spec.name.to_string(),
         netns: o.netns.clone(),
-        link_netns: None,
+        link_netns: o.link_netns.clone(),
         create_netns: o.create_netns.is_some_and(|on| on.0),
         kind: kind(spec, &o),
         mac: o.mac,
@@ -278,7 +308,9 @@ impl DeviceKernel for NetlinkDevices {
     }
 
     fn create(&mut self, spec: &DeviceSpec) -> Result<(), BackendError> {
-        device::create(&device(spec)?).map_err(|e| error(spec, e))
+        let held = device::create(&device(spec)?).map_err(|e| error(spec, e))?;
+        self.held.extend(held.map(|held| (place(spec), held)));
+        Ok(())
     }
 
     fn change(&mut self, spec: &DeviceSpec) -> Result<(), BackendError> {
@@ -292,7 +324,21 @@ impl DeviceKernel for NetlinkDevices {
 
     fn delete(&mut self, spec: &DeviceSpec) -> Result<(), BackendError> {
         device::delete(spec.name.as_str(), spec.options.netns.as_ref(), device::Whose::Ours)
-            .map_err(|e| error(spec, e))
+            .map_err(|e| error(spec, e))?;
+        self.held.remove(&place(spec));
+        Ok(())
+    }
+
+    fn delete_all(&mut self, specs: &[&DeviceSpec]) -> Result<(), (usize, BackendError)> {
+        let names: Vec<_> = specs.iter().map(|s| (s.name.as_str(), s.options.netns.as_ref())).collect();
+        let result = device::delete_all(&names).map_err(|(at, e)| (at, error(specs[at], e)));
+        let gone = result.as_ref().err().map_or(specs.len(), |(at, _)| *at);
+        specs[..gone].iter().for_each(|spec| drop(self.held.remove(&place(spec))));
+        result
+    }
+
+    fn delete_interfaces(&mut self, interfaces: &[(OwnedFd, u32)]) {
+        device::delete_interfaces(interfaces);
     }
 
     fn watch(&mut self, devices: &mut dyn Iterator<Item = &DeviceSpec>) {

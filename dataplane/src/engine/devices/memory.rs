@@ -69,10 +69,11 @@ impl State {
     /// What a device is on must be there.
     fn refuse_missing(&self, spec: &DeviceSpec) -> Result<(), BackendError> {
         let o = &spec.options;
-        let on = [("parent", None, &o.parent), ("dev", None, &o.dev), ("master", o.netns.clone(), &o.master)];
+        let (below, beside) = (&o.link_netns, &o.netns);
+        let on = [("parent", below, &o.parent), ("dev", below, &o.dev), ("master", beside, &o.master)];
         for (key, netns, name) in on {
             if let Some(name) = name
-                && !self.has(&(netns, name.clone()))
+                && !self.has(&(netns.clone(), name.clone()))
             {
                 return Err(format!("its {key} {name} is not there").into());
             }
@@ -96,7 +97,7 @@ impl State {
             for (netns, name) in away {
                 for (other, device) in &mut self.devices {
                     let o = &mut device.spec.options;
-                    let below = |on: &Option<String>| netns.is_none() && on.as_ref() == Some(&name);
+                    let below = |on: &Option<String>| netns == o.link_netns && on.as_ref() == Some(&name);
                     if below(&o.parent) || below(&o.dev) {
                         gone.push(other.clone());
                     }
@@ -213,12 +214,26 @@ impl DeviceKernel for MemoryKernel {
         let mut state = self.state();
         state.request()?;
         state.refuse_missing(spec)?;
-        let device = state.devices.get_mut(&place(spec)).ok_or("it is not there")?;
+        let at = place(spec);
+        let device = state.devices.get(&at).ok_or("it is not there")?;
         let fixed = device.spec.immutable_differences(spec);
+        let taken = |place: (Option<&Netns>, &str)| {
+            let place = (place.0.cloned(), place.1.to_owned());
+            state.devices.contains_key(&place) || state.peers.get(&place).is_some_and(|of| *of != at)
+        };
+        if let Some((_, name)) = spec.interfaces().skip(1).find(|peer| taken(*peer)) {
+            return Err(format!("{name} is taken").into());
+        }
         if device.whose != Whose::Ours || !fixed.is_empty() {
             return Err(format!("it cannot be changed: {}", fixed.join(", ")).into());
         }
+        let device = state.devices.get_mut(&at).ok_or("it is not there")?;
         device.spec = spec.clone();
+        if spec.kind == DeviceType::Veth {
+            let (of, peer) = (place(spec), spec.interfaces().nth(1));
+            state.peers.retain(|_, owner| *owner != of);
+            state.peers.extend(peer.map(|(netns, name)| ((netns.cloned(), name.to_owned()), of)));
+        }
         state.changed.insert(place(spec));
         Ok(())
     }

@@ -137,6 +137,7 @@ fn change_kind(
                 group: options.group,
                 multi_queue: is.multi_queue,
                 vnet_hdr: options.vnet_hdr.or(is.vnet_hdr),
+                persistent: None,
             };
             tun::change(&wanted.name, &wanted.kind, options, place)?;
         }

@@ -12,13 +12,16 @@ use super::{
     place::Place,
     request::{self, Resolved},
     steps::{End, not_made, refused},
-    tun,
+    tun::{self, Held},
 };
 use crate::{
     netlink::{Link, Socket},
     netns::Netns,
     sys::tun::NAME_MAX,
 };
+
+/// The smallest MTU that a device has IPv6 with (`IPV6_MIN_MTU`).
+const MIN_IPV6_MTU: u32 = 1280;
 
 /// Which devices may be deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +34,9 @@ pub enum Whose {
 
 /// Makes a device, all of it or nothing: what was made is taken away again where a later step fails.
 ///
-/// A device of this name that we left [unfinished](Mark::Unfinished) is taken away first.
-pub fn create(device: &Device) -> Result<(), DeviceError> {
+/// A device of this name that we left [unfinished](Mark::Unfinished) is taken away first. Where something is answered, the device lives
+/// by it.
+pub fn create(device: &Device) -> Result<Option<Held>, DeviceError> {
     check_name(&device.name)?;
     if let Kind::Veth(peer) = &device.kind {
         check_name(&peer.name)?;
@@ -117,7 +121,7 @@ impl Places {
     }
 }
 
-fn create_in(device: &Device) -> Result<(), DeviceError> {
+fn create_in(device: &Device) -> Result<Option<Held>, DeviceError> {
     let places = Places::open(device)?;
     let mut socket = places.own.socket(&device.name)?;
     make_way(&device.name, &device.name, &places.own, &mut socket)?;
@@ -136,7 +140,7 @@ fn create_in(device: &Device) -> Result<(), DeviceError> {
         }
         furnish(device, &places, &mut end)?;
         end.finish(alias(&device.name))?;
-        return made.persist(&device.name);
+        return made.keep(&device.name, *options);
     }
     add(device, &places, &mut socket)?;
     let mut end = End::find(&device.name, &device.name, None, &places.own)?;
@@ -148,7 +152,7 @@ fn create_in(device: &Device) -> Result<(), DeviceError> {
         let (index, name) = (end.index(), end.name().to_owned());
         let _ = end.socket().delete_index(index, &name); // the failure that led here is the one to tell
     }
-    result
+    result.map(|()| None)
 }
 
 /// Looks whether a name is free, and takes away what we left there unfinished.
@@ -215,6 +219,12 @@ pub(super) fn parent(
 /// Everything that the request which made the device could not say.
 fn furnish(device: &Device, places: &Places, end: &mut End<'_>) -> Result<(), DeviceError> {
     end.set_sysctls(device.sysctls.iter())?;
+    if let (Kind::Bridge(_), Some(mtu)) = (&device.kind, device.mtu) {
+        // A bridge goes by the smallest of its ports (`br_mtu_auto_adjust`) unless somebody has changed its MTU; that it was made
+        // with one does not count, nor that it is set to what it is (`br_change_mtu`).
+        end.set_mtu(if mtu > MIN_IPV6_MTU { mtu - 1 } else { mtu + 1 })?;
+        end.set_mtu(mtu)?;
+    }
     if let Some(master) = &device.master {
         end.set_master(Some(master))?;
     }
@@ -256,12 +266,16 @@ fn check_taken(device: &Device, observed: &Observed) -> Result<(), DeviceError> 
             max: Some(observed.mtu),
         });
     }
+    let mut kind = device.kind.clone();
+    if let Kind::Tun(options) | Kind::Tap(options) = &mut kind {
+        options.persistent = None; // the last step of all
+    }
     let wanted = Device {
         mac: device.mac,
         mtu: device.mtu,
         up: observed.up,
         master: observed.master.clone(),
-        ..Device::new(device.name.as_str(), device.kind.clone())
+        ..Device::new(device.name.as_str(), kind)
     };
     let observed = Observed {
         mark: Mark::Ours,

@@ -205,7 +205,10 @@ impl Found {
         self.option("group", is.group, wanted.group, true);
         // `tun_set_iff` attaches to a device of the same make only.
         self.switch("multi-queue", is.multi_queue, wanted.multi_queue, false);
-        self.switch("vnet-hdr", is.vnet_hdr, wanted.vnet_hdr, true);
+        // `tun_set_iff` sets it for the first descriptor of all, and one that is held is that.
+        self.switch("vnet-hdr", is.vnet_hdr, wanted.vnet_hdr, is.persistent != Some(false));
+        // Whoever made it holds a descriptor of it, or nobody does.
+        self.switch("persistent", is.persistent, wanted.persistent, false);
     }
 }
 

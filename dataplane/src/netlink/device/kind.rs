@@ -25,9 +25,9 @@ pub enum Kind {
     Vxlan(Vxlan),
     /// A Geneve tunnel (RFC 8926).
     Geneve(Geneve),
-    /// A persistent TUN: packets to and from a program.
+    /// A TUN: packets to and from a program.
     Tun(Tun),
-    /// A persistent TAP: frames to and from a program.
+    /// A TAP: frames to and from a program.
     Tap(Tun),
     /// A device that loses what it is given.
     Dummy,
@@ -381,7 +381,7 @@ impl Default for Geneve {
     }
 }
 
-/// The options of a TUN or TAP. It is persistent: nobody here holds its descriptor.
+/// The options of a TUN or TAP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tun {
     /// The user who may attach without privilege (`TUNSETOWNER`, `IFLA_TUN_OWNER`).
@@ -392,4 +392,7 @@ pub struct Tun {
     pub multi_queue: Option<bool>,
     /// A virtio header before each packet (`IFF_VNET_HDR`); whoever attaches may change it.
     pub vnet_hdr: Option<bool>,
+    /// It outlives the descriptors that are open (`TUNSETPERSIST`, `IFLA_TUN_PERSIST`). Without it, it lives as long as [`Held`](super::Held), or
+    /// another descriptor.
+    pub persistent: Option<bool>,
 }

@@ -16,6 +16,7 @@
 //! | group | alias | [`Mark`] |
 //! |---|---|---|
 //! | ours | any | [`Mark::Unfinished`]: made by us, not to its end |
+//! | of those that leave | any | [`Mark::Unfinished`]: not unmade to its end |
 //! | other | `tapway:…` | [`Mark::Ours`] |
 //! | other | `tapway-peer:…` | [`Mark::Peer`]: the other end of a veth of ours |
 //! | other | other | [`Mark::Foreign`]: never touched, unless told |
@@ -29,6 +30,7 @@
 //! `ip link add link PARENT netns N`. Both, and that of a veth's peer, are the daemon's own where they are not named.
 
 mod change;
+mod clear;
 mod create;
 mod difference;
 mod error;
@@ -48,6 +50,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 pub use change::change;
+pub use clear::{delete_all, delete_interfaces};
 pub use create::{Whose, create, delete};
 pub use difference::{Difference, differences};
 pub use error::{ChangeError, DeviceError};
@@ -58,12 +61,16 @@ pub use kind::{
 pub use namespace::{add_netns, delete_netns};
 pub use observe::{list, observe};
 pub use sysctl::{SysctlName, SysctlNameError};
+pub use tun::Held;
 
 use super::OperState;
 use crate::{netns::Netns, wire::MacAddr};
 
 /// The group of devices that are not finished: "Tapw" as a number. Group 0 is the kernel's default (`INIT_NETDEV_GROUP`).
 pub const UNFINISHED_GROUP: u32 = 0x5461_7077;
+
+/// The group of devices that are about to be deleted together, its neighbour.
+pub const LEAVING_GROUP: u32 = UNFINISHED_GROUP + 1;
 
 /// A device as somebody wants it. What is `None` is left to the kernel, and may be anything where the device exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,7 +142,7 @@ pub enum Mark {
     Ours,
     /// The other end of a veth that was made by us; it lives and dies with that.
     Peer,
-    /// Made by us, but not to its end: nothing about it is to be trusted; [`delete`] takes it away.
+    /// Made by us, but not to its end, or half way to its end: nothing about it is to be trusted; [`delete`] takes it away.
     Unfinished,
     /// Somebody else's.
     Foreign,

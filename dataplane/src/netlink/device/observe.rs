@@ -15,8 +15,8 @@ use netlink_packet_route::{
 };
 
 use super::{
-    Bridge, Device, DeviceError, FdbEntry, Geneve, Ipvlan, IpvlanFlag, IpvlanMode, Kind, Macvlan,
-    MacvlanMode, Mark, Observed, Peer, Tos, Ttl, Tun, UNFINISHED_GROUP, Vlan, VlanProtocol, Vxlan,
+    Bridge, Device, DeviceError, FdbEntry, Geneve, Ipvlan, IpvlanFlag, IpvlanMode, Kind, LEAVING_GROUP,
+    Macvlan, MacvlanMode, Mark, Observed, Peer, Tos, Ttl, Tun, UNFINISHED_GROUP, Vlan, VlanProtocol, Vxlan,
     place::Place,
     request::{NUD_PERMANENT, TOS_INHERIT},
 };
@@ -46,6 +46,7 @@ const IFLA_TUN_OWNER: u16 = 1;
 const IFLA_TUN_GROUP: u16 = 2;
 const IFLA_TUN_TYPE: u16 = 3;
 const IFLA_TUN_VNET_HDR: u16 = 5;
+const IFLA_TUN_PERSIST: u16 = 6;
 const IFLA_TUN_MULTI_QUEUE: u16 = 7;
 
 /// The device of this name, or `None` where there is none.
@@ -219,7 +220,7 @@ impl<'a> Tables<'a> {
         if max != 0 {
             observed.mtu_range = Some((min, max));
         }
-        observed.mark = if group == UNFINISHED_GROUP {
+        observed.mark = if matches!(group, UNFINISHED_GROUP | LEAVING_GROUP) {
             Mark::Unfinished
         } else if label.starts_with(ALIAS) {
             Mark::Ours
@@ -525,7 +526,8 @@ fn tos_of(tos: u8) -> Tos {
 
 fn tun(data: &[InfoTun]) -> Kind {
     // An owner or group that nobody set is left out.
-    let mut tun = Tun { multi_queue: Some(false), vnet_hdr: Some(false), ..Tun::default() };
+    let mut tun =
+        Tun { multi_queue: Some(false), vnet_hdr: Some(false), persistent: Some(false), ..Tun::default() };
     let mut tap = false;
     for attribute in data {
         let mut value = vec![0; attribute.value_len()];
@@ -537,6 +539,7 @@ fn tun(data: &[InfoTun]) -> Kind {
             IFLA_TUN_GROUP => tun.group = number,
             IFLA_TUN_TYPE => tap = i32::from(octet) == libc::IFF_TAP,
             IFLA_TUN_VNET_HDR => tun.vnet_hdr = Some(octet != 0),
+            IFLA_TUN_PERSIST => tun.persistent = Some(octet != 0),
             IFLA_TUN_MULTI_QUEUE => tun.multi_queue = Some(octet != 0),
             _ => {}
         }

@@ -1,7 +1,7 @@
 //! TUNs and TAPs, which are made by ioctl on `/dev/net/tun` and not by netlink.
 //!
 //! A device is born with a descriptor and dies with it, until it is made persistent: so that is the last step, and a program that is
-//! killed before it leaves nothing.
+//! killed before it leaves nothing. One that is not to be persistent is held: by a queue that takes no packets, so that it is in nobody's way.
 
 use std::{
     io,
@@ -47,18 +47,35 @@ pub(super) fn make(device: &str, kind: &Kind, options: Tun, place: &Place) -> Re
     Ok(Made { fd })
 }
 
+/// What a TUN or TAP lives by that is not persistent. It ends with the value, unless somebody else has it open.
+#[derive(Debug)]
+pub struct Held {
+    _fd: OwnedFd,
+}
+
 impl Made {
-    /// Makes it outlive its descriptor.
-    pub(super) fn persist(self, device: &str) -> Result<(), DeviceError> {
-        tun::set_persist(self.fd.as_fd(), true).map_err(refused(device, "make it persistent"))
+    /// Makes it outlive its descriptor, or else the descriptor a queue that gets nothing.
+    pub(super) fn keep(self, device: &str, options: Tun) -> Result<Option<Held>, DeviceError> {
+        if options.persistent == Some(false) {
+            let detached = tun::set_queue(self.fd.as_fd(), false);
+            detached.map_err(refused(device, "leave its queues to others"))?;
+            return Ok(Some(Held { _fd: self.fd }));
+        }
+        tun::set_persist(self.fd.as_fd(), true).map_err(refused(device, "make it persistent"))?;
+        Ok(None)
     }
 }
 
-/// Changes owner, group and header of a device that exists. EBUSY says that somebody is attached to its only queue.
+/// Changes owner, group and header of a device that exists. EBUSY says that somebody has it open.
 pub(super) fn change(device: &str, kind: &Kind, options: Tun, place: &Place) -> Result<(), DeviceError> {
     let fd = open(device, kind, place)?;
     let tap = matches!(kind, Kind::Tap(_));
     tun::attach(fd.as_fd(), device, flags(tap, options)).map_err(refused(device, "attach to the device"))?;
+    // Of a device with several queues the kernel sets the header for the first descriptor, and says nothing to the others.
+    let (_, now) = tun::interface(fd.as_fd()).map_err(refused(device, "ask for its flags"))?;
+    if options.vnet_hdr.is_some_and(|on| on != (now & tun::VNET_HDR != 0)) {
+        return Err(refused(device, "change its header")(io::Error::from_raw_os_error(libc::EBUSY)));
+    }
     set_owner(device, &fd, options)
 }
 

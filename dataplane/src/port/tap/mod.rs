@@ -287,6 +287,15 @@ impl Tap {
         }
     }
 
+    /// The namespace and the number of the interface, where it ends with this port's last descriptor.
+    pub fn own_interface(&self) -> Option<(OwnedFd, u32)> {
+        if self.persist || self.adopted {
+            return None;
+        }
+        let (_, link) = self.interface_end().ok()?;
+        Some((self.place().ok()??, link.index))
+    }
+
     /// Ends the port for good: a persistent interface that this port made disappears with the last queue, instead of
     /// staying for the next daemon. An adopted one stays, as its owner made it before us.
     pub fn destroy(self) -> Result<(), TapError> {
