@@ -13,8 +13,13 @@ use guest::{Parts, Suite, report::Outcome, report::Report, say};
 
 /// The test executables that run in the guest, each with its filters: all of every `tests/guest_*.rs`, and of the others what
 /// another kernel may do in another way.
-const SUITES: &[&str] =
-    &["guest_geneve", "guest_links", "guest_vlan_oracle", "netns_vxlan every_payload_reaches a_group"];
+const SUITES: &[&str] = &[
+    "guest_geneve",
+    "guest_guides",
+    "guest_links",
+    "guest_vlan_oracle",
+    "netns_vxlan every_payload_reaches a_group",
+];
 
 /// The longest the guest may take for all of them, where it is emulated on a busy machine.
 const WITHIN: Duration = Duration::from_secs(600);
