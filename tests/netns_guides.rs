@@ -6,7 +6,7 @@
 mod pages;
 mod topo;
 
-use std::{env, fs, path::PathBuf, process::Command, sync::OnceLock};
+use std::{env, fmt::Write as _, fs, path::PathBuf, process::Command, sync::OnceLock};
 
 use pages::{Block, blocks, told};
 
@@ -74,6 +74,22 @@ fn binaries() -> PathBuf {
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn what_a_page_shows_is_in_a_block() {
+    let mut wrong = String::new();
+    for page in HERE.iter().chain(pages::IN_GUEST.iter().map(|(page, _)| page)) {
+        let text = fs::read_to_string(root().join(page)).expect("the page");
+        let mut inside = false;
+        for (n, (line, next)) in text.lines().zip(text.lines().skip(1)).enumerate() {
+            inside ^= line.starts_with("```");
+            if line == "```" && !inside && !next.is_empty() && !next.starts_with("```") {
+                let _ = writeln!(wrong, "{page}:{}: {next}", n + 2);
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "nobody compares these with what comes:\n{wrong}");
 }
 
 #[test]

@@ -25,6 +25,17 @@ pub(crate) const IN_GUEST: &[(&str, &str)] = &[(
 
 /// Programs that a page calls and that not every machine has.
 const RARE: &[&str] = &["python3", "qemu-system-x86_64"];
+/// What only a command prints that did not do what the page says, unless the page shows it.
+const FAILURES: &[&str] = &[
+    "error: ",
+    "Error: ",
+    "RTNETLINK answers: ",
+    "Cannot find device ",
+    "Cannot open network namespace ",
+    "No such file or directory",
+    "command not found",
+    "Traceback ",
+];
 /// Stands between what two blocks print.
 const MARK: &str = "=== end of block";
 
@@ -58,6 +69,11 @@ pub(crate) fn runs_as_shown(page: &str, text: &str, programs: impl FnOnce() -> P
                 "{page}, block of line {}: this did not come:\n{line}\nbut this:\n{printed}",
                 block.line
             );
+        }
+        let failed = |line: &&str| FAILURES.iter().any(|words| line.contains(words));
+        for line in printed.lines().filter(failed) {
+            let shown = block.shown.iter().any(|shown| told(shown) == told(line));
+            assert!(shown, "{page}, block of line {}: this is not shown:\n{line}", block.line);
         }
     }
 }
