@@ -25,7 +25,7 @@ test: deps ## every test: unit, simulation, namespaces, black box, replay of the
 	cargo test --workspace --locked --no-run
 	$(ROOTED) cargo test --workspace --locked --offline
 
-bench: ## micro benches, the switch and the overlay beside the kernel, Open vSwitch and vde_switch, a topology beside `ip -batch`; into target/bench
+bench: ## micro benches; the switch, the overlay, VM ports and each type of link beside their peers; a topology beside `ip -batch`; into target/bench
 	@.ci/packages bench
 	cargo build --release --locked --bins
 	cargo bench --locked -p tapway $(MICRO_BENCHES:%=--bench %) -- --quick

@@ -16,6 +16,7 @@ use guest::{Parts, Suite, report::Outcome, report::Report, say};
 const SUITES: &[&str] = &[
     "devices in_the_guest any_wish",
     "guest_geneve",
+    "guest_guides",
     "guest_links",
     "guest_vlan_oracle",
     "netns_topology each_type",

@@ -1,185 +1,60 @@
 //! The guides and README.md tell what happens: every `sh` block of a page runs as it stands there, and what the page shows comes.
-//!
-//! A page is one shell, in namespaces of its own for network, mounts and processes. It may call things what it likes, and nothing of
-//! it is left. The lines that the page shows behind a block must come in their order; others may come between them, since
-//! hosts talk when they like. What differs from run to run is not compared: see [`told`].
+//! How is in `tests/pages/mod.rs`.
 //!
 //! Unlike all other tests of this directory these need the two binaries. They are built first: a stale one would be a green test.
 
+mod pages;
 mod topo;
 
-use std::{
-    env, fs,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::OnceLock,
-};
+use std::{env, fmt::Write as _, fs, path::PathBuf, process::Command, sync::OnceLock};
+
+use pages::{Block, blocks, told};
 
 /// A page takes half of it on a machine that is busy.
-const SECONDS: &str = "120";
-/// Stands between what two blocks print.
-const MARK: &str = "=== end of block";
+const SECONDS: u32 = 120;
 
-#[test]
-fn readme() {
-    runs_as_shown("README.md");
-}
-
-#[test]
-fn quick_start() {
-    runs_as_shown("docs/guide/quick-start.md");
-}
-
-#[test]
-fn ports_and_vlans() {
-    runs_as_shown("docs/guide/ports-and-vlans.md");
-}
-
-#[test]
-fn troubleshooting() {
-    runs_as_shown("docs/guide/troubleshooting.md");
-}
-
-#[test]
-fn overlay() {
-    runs_as_shown("docs/guide/overlay.md");
-}
-
-#[test]
-fn uplink() {
-    runs_as_shown("docs/guide/uplink.md");
-}
-
-/// Commands, and what the page shows of what they print.
-#[derive(Debug, PartialEq, Eq)]
-struct Block {
-    line: usize,
-    commands: String,
-    shown: Vec<String>,
-}
-
-#[track_caller]
-fn runs_as_shown(page: &str) {
-    let text = fs::read_to_string(root().join(page)).expect("the page");
-    let blocks = blocks(&text);
-    assert!(!blocks.is_empty(), "{page} has no commands");
-    let Some(shell) = shell() else { return };
-    let printed = run(shell, &blocks);
-    let printed: Vec<&str> = printed.split(MARK).collect();
-    assert_eq!(printed.len(), blocks.len() + 1, "{page} ended early:\n{}", printed.concat());
-    for (block, printed) in blocks.iter().zip(printed) {
-        let mut came = printed.lines().filter_map(told);
-        for line in block.shown.iter().filter(|line| told(line).is_some()) {
-            let wanted = told(line);
-            assert!(
-                came.any(|line| Some(line) == wanted),
-                "{page}, block of line {}: this did not come:\n{line}\nbut this:\n{printed}",
-                block.line
-            );
-        }
-    }
-}
-
-/// What of a line is compared: its words, and numbers outside tables. `None` of lines that tell about this machine and this
-/// moment alone.
-fn told(line: &str) -> Option<String> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    match *words.first()? {
-        "pid" | "uptime" | "kernel" | "features" | "missing" | "cache" => return None,
-        "rtt" => return Some("rtt".to_owned()),
-        _ if line.contains("packets transmitted") => {
-            let none = line.contains(" 100% packet loss");
-            return Some(if none { "no answers" } else { "answers" }.to_owned());
-        }
-        _ if line.contains("bytes from") => return Some(line.split(" icmp_seq").next()?.to_owned()),
-        _ => {}
-    }
-    let age = |word: &str| word.strip_suffix('s').is_some_and(|secs| secs.parse::<u64>().is_ok());
-    let counts = |word: &&str| age(word) || word.parse::<u64>().is_ok();
-    if words.iter().all(counts) {
-        return None; // a worker
-    }
-    let in_table = words.len() > 2 && words.last().is_some_and(counts);
-    let word = |word: &&str| if age(word) || in_table && counts(word) { "#" } else { *word }.to_owned();
-    Some(words.iter().map(word).collect::<Vec<_>>().join(" "))
-}
-
-/// The `sh` blocks of a page, each with the block without a language that follows directly.
-fn blocks(text: &str) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    let mut lines = (1..).zip(text.lines()).peekable();
-    while let Some((line, fence)) = lines.next() {
-        let Some(language) = fence.strip_prefix("```") else { continue };
-        let body: Vec<&str> = lines.by_ref().map(|(_, l)| l).take_while(|l| *l != "```").collect();
-        if language != "sh" {
-            continue;
-        }
-        let shown = match lines.next_if(|(_, l)| *l == "```") {
-            Some(_) => lines.by_ref().map(|(_, l)| l.to_owned()).take_while(|l| l != "```").collect(),
-            None => Vec::new(),
-        };
-        blocks.push(Block { line, commands: body.join("\n"), shown });
-    }
-    blocks
-}
-
-/// What the blocks print, one shell running all.
-fn run(mut shell: Command, blocks: &[Block]) -> String {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut path = vec![binaries().to_owned()];
-    if !in_path("nft") {
-        // The firewall is the host's affair: where it is not installed, its commands do nothing.
-        let nft = dir.path().join("nft");
-        fs::write(&nft, "#!/bin/sh\n").expect("a file");
-        fs::set_permissions(&nft, fs::Permissions::from_mode(0o755)).expect("permissions");
-        path.push(dir.path().to_owned());
-    }
-    path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
-    let ends = blocks.iter().map(|block| format!("{}\necho '{MARK}'\n", block.commands));
-    // A /run of its own, for the socket and the names of namespaces.
-    let script = format!("mount -t tmpfs tmpfs /run && cd {:?}\n{}", dir.path(), ends.collect::<String>());
-    let output = shell
-        .args(["bash", "-c", &format!("exec 2>&1\n{script}"), "page"])
-        .env("PATH", env::join_paths(path).expect("no colons"))
-        .env_remove("TAPWAY_SOCKET")
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .output()
-        .expect("unshare");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// A command that runs another in a private world, or `None` (and a line that says why) where that cannot be.
-fn shell() -> Option<Command> {
-    let user: &[&str] =
-        if rustix::process::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
-    let world = || {
-        let mut command = Command::new("timeout");
-        command.args(["--kill-after=1", SECONDS, "unshare"]).args(user).args([
-            "--net",
-            "--mount",
-            "--pid",
-            "--mount-proc",
-            "--fork",
-            "--kill-child",
-        ]);
-        command
+/// A test for each page.
+macro_rules! pages {
+    ($($name:ident: $page:literal,)*) => {
+        /// The pages that run here.
+        const HERE: &[&str] = &[$($page),*];
+        $(
+            #[test]
+            fn $name() {
+                let text = fs::read_to_string(root().join($page)).expect("the page");
+                pages::runs_as_shown($page, &text, binaries, SECONDS);
+            }
+        )*
     };
-    let tun = fs::File::options().read(true).write(true).open("/dev/net/tun");
-    let why = if tun.is_err() {
-        "this process may not open /dev/net/tun"
-    } else if !world().arg("true").output().is_ok_and(|output| output.status.success()) {
-        "this process may not make namespaces; run as root, or under `unshare -Urn`"
-    } else {
-        return Some(world());
-    };
-    topo::skipped(why);
-    None
+}
+
+pages! {
+    readme: "README.md",
+    quick_start: "docs/guide/quick-start.md",
+    ports_and_vlans: "docs/guide/ports-and-vlans.md",
+    troubleshooting: "docs/guide/troubleshooting.md",
+    overlay: "docs/guide/overlay.md",
+    uplink: "docs/guide/uplink.md",
+    linux_virtual_interfaces: "docs/guide/linux-virtual-interfaces.md",
+    linux_vxlan: "docs/guide/linux-vxlan.md",
+}
+
+#[test]
+fn every_page_with_commands_runs_here_or_in_the_guest() {
+    let guides = fs::read_dir(root().join("docs/guide")).expect("the guides");
+    let guides = guides.map(|entry| {
+        format!("docs/guide/{}", entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+    });
+    let run = |page: &str| HERE.contains(&page) || pages::IN_GUEST.iter().any(|(name, _)| *name == page);
+    let has_commands =
+        |page: &str| !blocks(&fs::read_to_string(root().join(page)).expect("a page")).is_empty();
+    let missing: Vec<String> =
+        guides.chain(["README.md".to_owned()]).filter(|page| has_commands(page) && !run(page)).collect();
+    assert!(missing.is_empty(), "commands that no test runs: {missing:?}");
 }
 
 /// Where `tapwayd` and `tapwayctl` are, as the sources are now.
-fn binaries() -> &'static Path {
+fn binaries() -> PathBuf {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
         let release: &[&str] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
@@ -194,14 +69,27 @@ fn binaries() -> &'static Path {
         let test = env::current_exe().expect("the test's path");
         test.ancestors().nth(2).expect("two directories up").to_owned()
     })
-}
-
-fn in_path(command: &str) -> bool {
-    env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(command).exists())
+    .clone()
 }
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn what_a_page_shows_is_in_a_block() {
+    let mut wrong = String::new();
+    for page in HERE.iter().chain(pages::IN_GUEST.iter().map(|(page, _)| page)) {
+        let text = fs::read_to_string(root().join(page)).expect("the page");
+        let mut inside = false;
+        for (n, (line, next)) in text.lines().zip(text.lines().skip(1)).enumerate() {
+            inside ^= line.starts_with("```");
+            if line == "```" && !inside && !next.is_empty() && !next.starts_with("```") {
+                let _ = writeln!(wrong, "{page}:{}: {next}", n + 2);
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "nobody compares these with what comes:\n{wrong}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::workload::Workload;
 #[command(
     name = "netns",
     after_help = "Examples: cargo bench -p tapway --bench netns -- --rounds 3 --only tapway,copy-loop\n          \
-                  cargo bench -p tapway --bench netns -- --table overlay"
+                  cargo bench -p tapway --bench netns -- --table overlay,links"
 )]
 pub(crate) struct Args {
     /// Rounds of every subject; the medians are over these
@@ -25,7 +25,8 @@ pub(crate) struct Args {
     pub(crate) table: Vec<Table>,
     /// Measure only these subjects: tapway, tapway-2w, copy-loop, kernel-bridge, ovs, ovs-tso, vde; of the overlay
     /// tapway-sockets, tapway-sockets-out, tapway-sockets-in, tapway-uplink, tapway-uplink-out, tapway-uplink-in,
-    /// kernel-vxlan, ovs-vxlan
+    /// kernel-vxlan, ovs-vxlan; of the links veth, veth-bridge, macvlan, ipvlan, vlan, vxlan, geneve, vxlan-bridge,
+    /// tapway-tap
     #[arg(long, value_name = "SUBJECT,…", value_delimiter = ',', env = "TAPWAY_BENCH_ONLY")]
     pub(crate) only: Vec<String>,
     /// Run only these workloads

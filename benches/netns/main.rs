@@ -1,8 +1,9 @@
 //! The namespace bench: what a frame costs end to end, beside the other switches one could use instead.
 //!
 //! One run joins two namespaces (`client`, `server`) by each subject in turn, measures the same workloads with real
-//! kernel stacks at both ends, and writes a table, a JSON file and a plot. There are two such tables: one switch between
-//! the two (`target/bench/netns.json`, `.svg`), and a tunnel between two hosts (`target/bench/overlay.json`, `.svg`).
+//! kernel stacks at both ends, and writes a table, a JSON file and a plot. There are three such tables: one switch between
+//! the two (`target/bench/netns.json`, `.svg`), a tunnel between two hosts (`target/bench/overlay.json`, `.svg`), and each
+//! type of link that the kernel has (`target/bench/links.json`, `.svg`).
 //! Rounds are interleaved (round 1 of every subject, then round 2 of every subject, the order rotated) so that a
 //! machine that gets slower or faster during the run does so for everybody.
 //!
@@ -12,6 +13,9 @@
 //!
 //!   netns "client"            netns "near"            netns "far"             netns "server"
 //!   eth0 198.51.100.1  ──  one subject's end  ══════  its other end  ──  eth0 198.51.100.2
+//!
+//!   netns "client"         netns "server"
+//!   eth0 198.51.100.1  ══  eth0 198.51.100.2
 //! ```
 //!
 //! A number never fails the run; a subject that is installed and cannot be measured does.
@@ -90,10 +94,11 @@ fn measure(
     args: &Args,
 ) -> Result<bool> {
     let host = host::Host::read();
-    let mut failures = Vec::new();
+    let (mut failures, mut absent) = (Vec::new(), Vec::new());
     subjects.retain(|subject| match subject.missing() {
         Some(why) => {
             eprintln!("skipped: {}: {why}", subject.name());
+            absent.push((subject.name(), why));
             false
         }
         None => true,
@@ -121,7 +126,7 @@ fn measure(
     }
 
     let names: Vec<_> = subjects.iter().map(|subject| (subject.name(), subject.version())).collect();
-    let report = report::Report { table, host, args, subjects: names, samples, failures };
+    let report = report::Report { table, host, args, subjects: names, absent, samples, failures };
     print!("{}", report.table());
     let directory = host::target_directory()?.join("bench");
     std::fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;

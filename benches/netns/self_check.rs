@@ -9,7 +9,7 @@ use crate::args::Args;
 use crate::host::Host;
 use crate::report::Report;
 use crate::samples::{Samples, Summary};
-use crate::subjects::overlay;
+use crate::subjects::{links, overlay};
 use crate::table::Table;
 use crate::targets;
 use crate::udp::FrameSize;
@@ -27,6 +27,7 @@ pub(crate) fn run() -> Result<()> {
     every_form_of_the_report_holds_the_numbers()?;
     every_target_and_yardstick_is_of_a_subject_of_its_table()?;
     the_overlay_is_measured_by_two_yardsticks()?;
+    links_are_measured_by_a_veth_and_promise_nothing()?;
     println!("netns: self-check passed; `cargo bench -p tapway --bench netns` measures");
     Ok(())
 }
@@ -63,6 +64,7 @@ fn every_form_of_the_report_holds_the_numbers() -> Result<()> {
         host: Host::read(),
         args: &args,
         subjects,
+        absent: vec![("ipvlan", "not in <this> kernel".to_owned())],
         samples: samples(),
         failures: Vec::new(),
     };
@@ -70,6 +72,7 @@ fn every_form_of_the_report_holds_the_numbers() -> Result<()> {
     let table = report.table();
     ensure!(table.contains("MISS  TCP, 1 stream: tapway at least 0.95 × copy-loop: 0.90"), "{table}");
     ensure!(table.contains("pass  TCP, 1 stream: tapway at least 6 × ovs: 7.20"), "{table}");
+    ensure!(table.contains("ipvlan: not measured: not in <this> kernel"), "{table}");
 
     let json = report.json();
     ensure!(
@@ -77,10 +80,12 @@ fn every_form_of_the_report_holds_the_numbers() -> Result<()> {
             == serde_json::json!([10.0, 10.0])
     );
     ensure!(json["subjects"][3]["results"] == serde_json::json!({}));
+    ensure!(json["absent"][0]["name"] == "ipvlan");
 
     let svg = report.svg();
     ensure!(svg.matches("<rect x=").count() == 6, "a bar for each of three subjects and two metrics");
     ensure!(svg.matches("class=\"none\"").count() == 2, "a dash for the subject without numbers");
+    ensure!(svg.contains("ipvlan: not measured: not in &lt;this&gt; kernel"));
     ensure!(!svg.contains("NaN") && !svg.contains("inf"));
     Ok(())
 }
@@ -119,7 +124,15 @@ fn the_overlay_is_measured_by_two_yardsticks() -> Result<()> {
         .map(|name| (name, "<version>".to_owned()))
         .to_vec();
     let table = Table::Overlay;
-    let report = Report { table, host: Host::read(), args: &args, subjects, samples, failures: Vec::new() };
+    let report = Report {
+        table,
+        host: Host::read(),
+        args: &args,
+        subjects,
+        absent: Vec::new(),
+        samples,
+        failures: Vec::new(),
+    };
 
     let text = report.table();
     for line in [
@@ -133,5 +146,21 @@ fn the_overlay_is_measured_by_two_yardsticks() -> Result<()> {
     ] {
         ensure!(text.contains(line), "no {line:?} in {text}");
     }
+    Ok(())
+}
+
+fn links_are_measured_by_a_veth_and_promise_nothing() -> Result<()> {
+    let mut samples = Samples::default();
+    samples.push(links::VETH, Metric::Tcp1, 20.0);
+    samples.push(links::TAPWAY_TAP, Metric::Tcp1, 12.0);
+    let args = Args::try_parse_from(["netns", "--table", "links"])?;
+    let subjects = [links::VETH, links::TAPWAY_TAP].map(|name| (name, "<version>".to_owned())).to_vec();
+    let (table, host) = (Table::Links, Host::read());
+    let report =
+        Report { table, host, args: &args, subjects, absent: Vec::new(), samples, failures: Vec::new() };
+
+    let text = report.table();
+    ensure!(text.contains("Medians as multiples of that of veth"), "{text}");
+    ensure!(text.contains("0.60") && !text.contains("Targets"), "{text}");
     Ok(())
 }

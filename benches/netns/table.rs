@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 
+use crate::subjects::links::VETH;
 use crate::subjects::overlay::{KERNEL, OPEN_VSWITCH};
 use crate::subjects::{self, Subject};
 use crate::targets::{self, Target};
@@ -14,16 +15,19 @@ pub(crate) enum Table {
     Switch,
     /// Two hosts behind a tunnel each.
     Overlay,
+    /// Two hosts on each type of link.
+    Links,
 }
 
 impl Table {
-    pub(crate) const ALL: &'static [Self] = &[Self::Switch, Self::Overlay];
+    pub(crate) const ALL: &'static [Self] = &[Self::Switch, Self::Overlay, Self::Links];
 
     /// Name of the files that hold it.
     pub(crate) fn file(self) -> &'static str {
         match self {
             Self::Switch => "netns",
             Self::Overlay => "overlay",
+            Self::Links => "links",
         }
     }
 
@@ -31,6 +35,7 @@ impl Table {
         match self {
             Self::Switch => "Two namespaces joined by a switch",
             Self::Overlay => "Two hosts joined by VXLAN",
+            Self::Links => "Two hosts on each type of link",
         }
     }
 
@@ -38,13 +43,14 @@ impl Table {
         match self {
             Self::Switch => subjects::switches(),
             Self::Overlay => subjects::overlays(),
+            Self::Links => subjects::links(),
         }
     }
 
     pub(crate) fn workloads(self) -> &'static [Workload] {
         match self {
             Self::Switch => Workload::ALL,
-            Self::Overlay => &[Workload::Tcp1, Workload::Udp64, Workload::Rtt],
+            Self::Overlay | Self::Links => &[Workload::Tcp1, Workload::Udp64, Workload::Rtt],
         }
     }
 
@@ -52,6 +58,7 @@ impl Table {
         match self {
             Self::Switch => targets::SWITCH,
             Self::Overlay => targets::OVERLAY,
+            Self::Links => &[], // the kernel's links are what they are
         }
     }
 
@@ -60,6 +67,7 @@ impl Table {
         match self {
             Self::Switch => &[],
             Self::Overlay => &[KERNEL, OPEN_VSWITCH],
+            Self::Links => &[VETH],
         }
     }
 }

@@ -2,6 +2,7 @@
 //! and the tests.
 
 use std::{
+    collections::BTreeMap,
     env,
     ffi::OsStr,
     fs,
@@ -37,9 +38,16 @@ const MODULES: &[&str] = &[
 /// What they call.
 const PROGRAMS: &[&str] = &["ip", "bridge", "tc"];
 
-/// What `/init` calls, of busybox.
-const APPLETS: &[&str] =
-    &["cat", "dmesg", "grep", "head", "insmod", "mount", "poweroff", "sh", "sleep", "uname"];
+/// The suite that runs guides, for which an operator's machine is needed: a shell, the two programs, and tools that print here
+/// what they print on a host.
+const GUIDES: &str = "guest_guides";
+const GUIDE_PROGRAMS: &[&str] = &["bash", "nsenter", "ping", "timeout", "unshare"];
+
+/// What `/init` and the guides call, of busybox.
+const APPLETS: &[&str] = &[
+    "awk", "cat", "cut", "dmesg", "grep", "head", "insmod", "mount", "poweroff", "sh", "sleep", "sort",
+    "true", "uname", "xxd",
+];
 
 /// The first process of the guest. A line of its own begins with `guest:`, which `report.rs` reads.
 ///
@@ -70,8 +78,18 @@ poweroff -f
 sleep 60
 "#;
 
-/// An image with these test executables, and a script that runs them.
-pub(crate) fn image(kernel: &Kernel, busybox: &Path, suites: &[(Suite, PathBuf)]) -> Result<Vec<u8>> {
+/// Whether one of these suites needs our programs.
+pub(crate) fn needs_binaries(suites: &[Suite]) -> bool {
+    suites.iter().any(|suite| suite.name == GUIDES)
+}
+
+/// An image with these test executables and a script that runs them, and with programs of ours by their names.
+pub(crate) fn image(
+    kernel: &Kernel,
+    busybox: &Path,
+    suites: &[(Suite, PathBuf)],
+    binaries: &BTreeMap<String, PathBuf>,
+) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for directory in ["dev", "proc", "run", "sys", "tmp"] {
         archive.directory(directory);
@@ -85,8 +103,12 @@ pub(crate) fn image(kernel: &Kernel, busybox: &Path, suites: &[(Suite, PathBuf)]
     archive.file("modules/order", order.join(" ").as_bytes());
     modules.iter().for_each(|(name, bytes)| archive.file(&format!("modules/{name}.ko"), bytes));
 
-    for name in PROGRAMS {
+    let guides: &[&str] = if binaries.is_empty() { &[] } else { GUIDE_PROGRAMS };
+    for name in PROGRAMS.iter().chain(guides) {
         program(&mut archive, &format!("bin/{name}"), &which(name)?)?;
+    }
+    for (name, executable) in binaries {
+        program(&mut archive, &format!("bin/{name}"), executable)?;
     }
     let mut script = String::new();
     for (suite, executable) in suites {

@@ -102,7 +102,8 @@ impl Parts {
                 executables.remove(&suite.name).with_context(|| format!("no test {}", suite.name))?;
             with.push((suite.clone(), executable));
         }
-        let console = self.boot(&image::image(&self.kernel, &self.busybox, &with)?, within)?;
+        let binaries = if image::needs_binaries(suites) { binaries()? } else { BTreeMap::new() };
+        let console = self.boot(&image::image(&self.kernel, &self.busybox, &with, &binaries)?, within)?;
         let report = Report::read(&console.text, suites);
         Ok((console, report))
     }
@@ -200,13 +201,21 @@ impl Drop for Qemu {
 /// The executables of these tests, built if a source is newer: the same command as that of `make test`, so that nothing is
 /// built twice, and none is of yesterday.
 fn executables(suites: &[Suite]) -> Result<BTreeMap<String, PathBuf>> {
+    let tests = suites.iter().flat_map(|suite| ["--test", &suite.name]);
+    built(["test", "--workspace", "--no-run"].into_iter().chain(tests), true)
+}
+
+/// `tapwayd` and `tapwayctl`, as the sources are now.
+fn binaries() -> Result<BTreeMap<String, PathBuf>> {
+    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+    built(["build", "--bins", "--profile", profile], false)
+}
+
+/// What cargo builds with these words, by name: of the tests, or of the programs.
+fn built<'a>(words: impl IntoIterator<Item = &'a str>, tests: bool) -> Result<BTreeMap<String, PathBuf>> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-    cargo.args(["test", "--workspace", "--locked", "--offline", "--no-run", "--quiet"]);
-    cargo.arg("--message-format=json-render-diagnostics");
-    for suite in suites {
-        cargo.arg("--test").arg(&suite.name);
-    }
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(words);
+    cargo.args(["--locked", "--offline", "--quiet", "--message-format=json-render-diagnostics"]);
     let built = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cargo")?;
     if !built.status.success() {
         bail!("cargo: {}", built.status);
@@ -215,7 +224,7 @@ fn executables(suites: &[Suite]) -> Result<BTreeMap<String, PathBuf>> {
     for line in String::from_utf8(built.stdout)?.lines() {
         let message: serde_json::Value = serde_json::from_str(line)?;
         let (name, executable) = (message["target"]["name"].as_str(), message["executable"].as_str());
-        if message["profile"]["test"] == true
+        if message["profile"]["test"] == tests
             && let (Some(name), Some(executable)) = (name, executable)
         {
             executables.insert(name.to_owned(), executable.into());

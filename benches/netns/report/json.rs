@@ -36,6 +36,7 @@ pub(super) fn render(report: &Report<'_>) -> Value {
         "seconds": report.args.duration().as_secs(),
         "metrics": metrics,
         "subjects": report.subjects.iter().map(|(name, version)| subject(report, name, version)).collect::<Vec<_>>(),
+        "absent": report.absent.iter().map(|(name, why)| json!({ "name": name, "why": why })).collect::<Vec<_>>(),
         "targets": targets,
         "failures": report.failures,
     })

@@ -22,6 +22,8 @@ pub(crate) struct Report<'run> {
     pub(crate) args: &'run Args,
     /// Name and version of each, in the order of the report.
     pub(crate) subjects: Vec<(&'static str, String)>,
+    /// What could not be measured on this machine, and why.
+    pub(crate) absent: Vec<(&'static str, String)>,
     pub(crate) samples: Samples,
     pub(crate) failures: Vec<String>,
 }

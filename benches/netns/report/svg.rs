@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use super::Report;
 use crate::samples::Summary;
+use crate::subjects::links::TAPWAY_TAP;
 use crate::subjects::overlay::{SOCKETS, SOCKETS_IN, SOCKETS_OUT, UPLINK, UPLINK_IN, UPLINK_OUT};
 use crate::subjects::{TAPWAY, TAPWAY_TWO_WORKERS};
 use crate::workload::Metric;
@@ -52,7 +53,8 @@ pub(super) fn render(report: &Report<'_>) -> String {
         })
         .collect();
     let panel_height = TITLE + ROW * report.subjects.len() as f64 + AXIS;
-    let height = HEAD + panel_height * panels.len().div_ceil(2) as f64 + 8.0;
+    let foot = HEAD + panel_height * panels.len().div_ceil(2) as f64;
+    let height = foot + 8.0 + ROW * report.absent.len() as f64;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\">\n\
          <style>{STYLE}</style>\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
@@ -72,6 +74,11 @@ pub(super) fn render(report: &Report<'_>) -> String {
         let x = MARGIN + (index % 2) as f64 * (PANEL_WIDTH + GUTTER);
         let y = HEAD + (index / 2) as f64 * panel_height;
         panel(&mut svg, report, metric, x, y);
+    }
+    for (row, (name, why)) in report.absent.iter().enumerate() {
+        let y = foot + ROW * row as f64;
+        let line = format!("{name}: not measured: {why}");
+        let _ = writeln!(svg, "<text class=\"sub\" x=\"{MARGIN}\" y=\"{y:.1}\">{}</text>", escape(&line));
     }
     svg.push_str("</svg>\n");
     svg
@@ -132,7 +139,7 @@ fn bar(
         return;
     };
     let fill = match name {
-        TAPWAY | SOCKETS | SOCKETS_OUT | SOCKETS_IN => "#0b7285",
+        TAPWAY | TAPWAY_TAP | SOCKETS | SOCKETS_OUT | SOCKETS_IN => "#0b7285",
         TAPWAY_TWO_WORKERS | UPLINK | UPLINK_OUT | UPLINK_IN => "#3bafc4",
         _ => "#b8c2cc",
     };

@@ -20,11 +20,16 @@ pub(super) fn render(report: &Report<'_>) -> String {
     for (name, version) in &report.subjects {
         let _ = writeln!(text, "  {name}: {version}");
     }
+    for (name, why) in &report.absent {
+        let _ = writeln!(text, "  {name}: not measured: {why}");
+    }
     for (heading, ratios) in comparisons(report) {
         let _ = writeln!(text, "\n{heading}");
         text.push_str(&grid(&ratios));
     }
-    let _ = writeln!(text, "\nTargets");
+    if !report.table.targets().is_empty() {
+        let _ = writeln!(text, "\nTargets");
+    }
     for target in report.table.targets() {
         let line = match target.value(&report.samples) {
             None => format!("  –     {}: not measured", target.text()),

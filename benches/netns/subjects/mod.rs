@@ -6,6 +6,7 @@
 
 mod copy_loop;
 mod kernel_bridge;
+pub(crate) mod links;
 pub(crate) mod overlay;
 mod ovs;
 pub(crate) mod tapway;
@@ -40,7 +41,7 @@ pub(crate) fn switches() -> Vec<Box<dyn Subject>> {
         Box::new(tapway::Tapway { name: TAPWAY, workers: 1 }),
         Box::new(tapway::Tapway { name: TAPWAY_TWO_WORKERS, workers: 2 }),
         Box::new(copy_loop::CopyLoop),
-        Box::new(kernel_bridge::KernelBridge),
+        Box::new(kernel_bridge::KernelBridge { name: "kernel-bridge" }),
         Box::new(ovs::OpenVswitch { name: "ovs", tso: false }),
         Box::new(ovs::OpenVswitch { name: "ovs-tso", tso: true }),
         Box::new(vde::VdeSwitch),
@@ -61,6 +62,22 @@ pub(crate) fn overlays() -> Vec<Box<dyn Subject>> {
         overlay(overlay::KERNEL, Vtep::Kernel, Vtep::Kernel),
         overlay(overlay::OPEN_VSWITCH, Vtep::OpenVswitch, Vtep::Kernel),
     ]
+}
+
+/// The subjects of the table of links, in the order of the report.
+pub(crate) fn links() -> Vec<Box<dyn Subject>> {
+    use links::{Link, TAPWAY_TAP, VXLAN_BRIDGE};
+    use overlay::{Overlay, Vtep};
+    let mut all: Vec<Box<dyn Subject>> = Vec::new();
+    for link in Link::ALL {
+        all.push(Box::new(link));
+        if link == Link::Veth {
+            all.push(Box::new(kernel_bridge::KernelBridge { name: links::VETH_BRIDGE }));
+        }
+    }
+    all.push(Box::new(Overlay { name: VXLAN_BRIDGE, near: Vtep::Kernel, far: Vtep::Kernel }));
+    all.push(Box::new(tapway::Tapway { name: TAPWAY_TAP, workers: 1 }));
+    all
 }
 
 /// What a subject consists of: its processes in the order they were started, ended in the opposite order, and the
