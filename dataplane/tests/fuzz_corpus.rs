@@ -290,6 +290,29 @@ fn the_inputs_for_decap_reach_what_they_are_named_for() {
     }
 }
 
+#[test]
+fn the_inputs_for_stream_reach_what_they_are_named_for() {
+    let seen = |name: &str| {
+        let input = fs::read(corpus().join("stream").join(name)).unwrap();
+        let (frames, absurd) = targets::stream::in_pieces(&input[1..], input[0].into());
+        (frames.iter().map(Vec::len).collect::<Vec<_>>(), absurd)
+    };
+    for (name, lengths, absurd) in [
+        ("three-frames-in-one-piece", &[14, 60, 15][..], None),
+        ("three-frames-octet-by-octet", &[14, 60, 15], None),
+        ("length-across-two-pieces", &[18, 20], None),
+        ("frame-that-never-ends", &[14], None),
+        ("empty-and-short-frames-between", &[0, 14, 13, 1, 14], None),
+        ("longer-than-the-switch-takes", &[14, 65_558, 14], None),
+        ("absurd-length-behind-a-frame", &[14], Some(u32::MAX)),
+        ("absurd-by-one-octet", &[], Some(69_633)),
+        ("http-request", &[], Some(u32::from_be_bytes(*b"GET "))),
+        ("half-a-length", &[14], None),
+    ] {
+        assert_eq!(seen(name), (lengths.to_vec(), absurd), "{name}");
+    }
+}
+
 proptest! {
     #[test]
     fn random_octets_pass_every_target(input in prop::collection::vec(any::<u8>(), 0..200)) {

@@ -12,6 +12,7 @@ pub mod neigh;
 pub mod overlay;
 pub mod secure;
 pub mod split;
+pub mod stream;
 pub mod topology;
 pub mod uplink;
 
@@ -30,6 +31,7 @@ pub const ALL: &[Target] = &[
     ("merge", merge::run),
     ("secure", secure::run),
     ("split", split::run),
+    ("stream", stream::run),
     ("topology", topology::run),
     ("uplink", uplink::run),
 ];
