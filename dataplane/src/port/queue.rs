@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use super::{MemoryQueue, Outcome, Received, SendResult, TapQueue};
+use super::{DgramQueue, MemoryQueue, Outcome, Received, SendResult, StreamQueue, TapQueue};
 use crate::{counters::PortCounters, frame::Batch, sys::uring::Batcher};
 
 /// A queue that a worker polls or sends by. The set is closed: a match per call instead of a virtual call.
@@ -15,6 +15,10 @@ pub enum Queue {
     Tap(TapQueue),
     /// In memory.
     Memory(MemoryQueue),
+    /// Of a stream to a peer.
+    Stream(StreamQueue),
+    /// Of datagrams to and from a peer.
+    Dgram(DgramQueue),
 }
 
 impl Queue {
@@ -24,6 +28,7 @@ impl Queue {
         match self {
             Self::Tap(q) => q.vnet_header_len(),
             Self::Memory(q) => q.vnet_header_len(),
+            Self::Stream(_) | Self::Dgram(_) => 0,
         }
     }
 
@@ -39,6 +44,8 @@ impl Queue {
         match self {
             Self::Tap(q) => q.recv(batch, counters, ring),
             Self::Memory(q) => q.recv(batch, counters),
+            Self::Stream(q) => q.recv(batch, counters),
+            Self::Dgram(q) => q.recv(batch, counters, ring),
         }
     }
 
@@ -48,6 +55,8 @@ impl Queue {
         match self {
             Self::Tap(q) => q.send(parts),
             Self::Memory(q) => q.send(parts),
+            Self::Stream(q) => q.hold(parts),
+            Self::Dgram(q) => q.send(parts),
         }
     }
 
@@ -55,8 +64,9 @@ impl Queue {
     #[inline]
     pub fn flush(&self, counters: &PortCounters) -> Outcome {
         match self {
-            Self::Tap(_) => Outcome::Done,
+            Self::Tap(_) | Self::Dgram(_) => Outcome::Done,
             Self::Memory(q) => q.flush(counters),
+            Self::Stream(q) => q.flush(counters),
         }
     }
 
@@ -68,6 +78,8 @@ impl Queue {
         Ok(match self {
             Self::Tap(q) => Self::Tap(q.share()?),
             Self::Memory(q) => Self::Memory(q.share()),
+            Self::Stream(q) => Self::Stream(q.share()),
+            Self::Dgram(q) => Self::Dgram(q.share()?),
         })
     }
 
@@ -76,7 +88,8 @@ impl Queue {
     pub fn ring_fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Tap(q) => Some(q.as_fd()),
-            Self::Memory(_) => None,
+            Self::Dgram(q) => Some(q.as_fd()),
+            Self::Memory(_) | Self::Stream(_) => None,
         }
     }
 
@@ -85,6 +98,8 @@ impl Queue {
         match self {
             Self::Tap(q) => Some(q.as_fd()),
             Self::Memory(_) => None,
+            Self::Stream(q) => Some(q.as_fd()),
+            Self::Dgram(q) => Some(q.as_fd()),
         }
     }
 }

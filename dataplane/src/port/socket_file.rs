@@ -54,6 +54,17 @@ pub enum SocketFileError {
     },
 }
 
+impl SocketFileError {
+    /// Whether it only says that nobody is there, or has time.
+    pub fn is_absence(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        matches!(
+            source.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock
+        )
+    }
+}
+
 pub(super) fn io_error<E: Into<io::Error>>(
     operation: &'static str,
     path: &Path,

@@ -10,7 +10,10 @@ use rustix::io::Errno;
 use tapway_dataplane::{
     counters::{DropReason, PortCounters},
     frame::{Batch, MAX_FRAME},
-    port::{DgramQueue, Received, SendResult, dgram::DgramSocket},
+    port::{
+        DgramQueue, Received, SendResult,
+        dgram::{Away, DgramSocket},
+    },
 };
 
 use crate::{drops, frames_of, place};
@@ -18,7 +21,8 @@ use crate::{drops, frames_of, place};
 fn open() -> (tempfile::TempDir, DgramSocket, DgramQueue, PathBuf) {
     let (dir, path) = place("switch.sock");
     let peer = dir.path().join("vm.sock");
-    let (socket, queue) = DgramSocket::open(&path, &peer).unwrap();
+    let socket = DgramSocket::open(&path, Some(&peer)).unwrap();
+    let queue = socket.queue().unwrap();
     (dir, socket, queue, peer)
 }
 
@@ -30,6 +34,10 @@ fn peer_at(path: &Path) -> UnixDatagram {
     peer
 }
 
+fn away(reason: Errno, discarded: usize) -> Result<(), Away> {
+    Err(Away { reason, discarded })
+}
+
 fn send(queue: &DgramQueue, frame: &[u8]) -> SendResult {
     let (head, rest) = frame.split_at(6);
     queue.send(&[IoSlice::new(head), IoSlice::new(rest)])
@@ -37,7 +45,7 @@ fn send(queue: &DgramQueue, frame: &[u8]) -> SendResult {
 
 #[test]
 fn a_datagram_is_a_frame_in_both_directions() {
-    let (_dir, socket, mut queue, path) = open();
+    let (_dir, mut socket, mut queue, path) = open();
     let peer = peer_at(&path);
     assert_eq!(socket.meet(), Ok(()));
     let (mut batch, counters) = (Batch::new(), PortCounters::default());
@@ -55,7 +63,7 @@ fn a_datagram_is_a_frame_in_both_directions() {
 
 #[test]
 fn empty_short_and_long_datagrams_are_dropped_by_name_and_end_nothing() {
-    let (_dir, socket, mut queue, path) = open();
+    let (_dir, mut socket, mut queue, path) = open();
     let peer = peer_at(&path);
     rustix::net::sockopt::set_socket_send_buffer_size(&peer, 400_000).unwrap();
     socket.meet().unwrap();
@@ -71,8 +79,8 @@ fn empty_short_and_long_datagrams_are_dropped_by_name_and_end_nothing() {
 
 #[test]
 fn a_peer_that_is_away_or_does_not_read_costs_its_own_frames_and_is_met_again() {
-    let (_dir, socket, mut queue, path) = open();
-    assert_eq!(socket.meet(), Err(Errno::NOENT));
+    let (_dir, mut socket, mut queue, path) = open();
+    assert_eq!(socket.meet(), away(Errno::NOENT, 0));
     assert_eq!(send(&queue, &[1; 60]), SendResult::Down);
     let peer = peer_at(&path);
     assert_eq!(socket.meet(), Ok(()));
@@ -82,7 +90,7 @@ fn a_peer_that_is_away_or_does_not_read_costs_its_own_frames_and_is_met_again() 
     drop(peer);
     assert_eq!(send(&queue, &[3; 60]), SendResult::Down);
     assert_eq!(send(&queue, &[3; 60]), SendResult::Down);
-    assert_eq!(socket.meet(), Err(Errno::CONNREFUSED), "its file is still there");
+    assert_eq!(socket.meet(), away(Errno::CONNREFUSED, 0), "its file is still there");
     let (mut batch, counters) = (Batch::new(), PortCounters::default());
     assert_eq!(queue.recv(&mut batch, &counters, None), Received::Drained, "a queue waits like its port");
 
@@ -97,7 +105,7 @@ fn a_peer_that_is_away_or_does_not_read_costs_its_own_frames_and_is_met_again() 
 
 #[test]
 fn nobody_but_the_peer_sends_to_the_port() {
-    let (dir, socket, mut queue, path) = open();
+    let (dir, mut socket, mut queue, path) = open();
     let (peer, stranger) = (peer_at(&path), peer_at(&dir.path().join("stranger.sock")));
     socket.meet().unwrap();
     assert_eq!(stranger.send_to(&[6; 60], socket.path()).unwrap_err().kind(), ErrorKind::PermissionDenied);
@@ -107,6 +115,48 @@ fn nobody_but_the_peer_sends_to_the_port() {
     peer.connect(dir.path().join("stranger.sock")).unwrap();
     let (mut batch, counters) = (Batch::new(), PortCounters::default());
     while queue.recv(&mut batch, &counters, None) != Received::Drained {}
-    assert_eq!(socket.meet(), Err(Errno::PERM));
+    assert_eq!(socket.meet(), away(Errno::PERM, 0));
     assert!(batch.len() <= 1, "it may be lost with the peer");
+}
+
+#[test]
+fn what_others_send_while_the_peer_is_away_is_discarded() {
+    let (dir, mut socket, mut queue, path) = open();
+    let stranger = peer_at(&dir.path().join("stranger.sock"));
+    for _ in 0..3 {
+        stranger.send_to(&[6; 60], socket.path()).unwrap();
+    }
+    assert_eq!(socket.meet(), away(Errno::NOENT, 3));
+    let _peer = peer_at(&path);
+    assert_eq!(socket.meet(), Ok(()));
+    let (mut batch, counters) = (Batch::new(), PortCounters::default());
+    assert_eq!(queue.recv(&mut batch, &counters, None), Received::Drained);
+    assert_eq!((batch.len(), counters.rx_frames.get()), (0, 0));
+}
+
+#[test]
+fn without_a_name_the_peer_is_who_sends_first_until_it_is_gone() {
+    let (dir, path) = place("switch.sock");
+    let mut socket = DgramSocket::open(&path, None).unwrap();
+    let mut queue = socket.queue().unwrap();
+    let (mut batch, counters) = (Batch::new(), PortCounters::default());
+    assert_eq!(socket.meet(), away(Errno::AGAIN, 0));
+    // Nothing could be sent to one without a name.
+    UnixDatagram::unbound().unwrap().send_to(&[9; 60], &path).unwrap();
+    assert_eq!(socket.meet(), away(Errno::AGAIN, 1));
+
+    for n in 1..=2 {
+        let peer = peer_at(&dir.path().join(format!("vm{n}.sock")));
+        let other = peer_at(&dir.path().join("other.sock"));
+        peer.send_to(&[n; 60], &path).unwrap();
+        assert_eq!((socket.meet(), socket.meet()), (Ok(()), Ok(())));
+        assert!(other.send_to(&[9; 60], &path).is_err());
+        assert_eq!(queue.recv(&mut batch, &counters, None), Received::Drained);
+        assert_eq!(frames_of(&batch), [[n; 60]], "the frame by which it was met is received");
+        batch.clear();
+        assert_eq!(send(&queue, &[n; 100]), SendResult::Sent);
+        assert_eq!(peer.recv(&mut [0; 200]).unwrap(), 100);
+        drop(peer);
+        assert_eq!(socket.meet(), away(Errno::AGAIN, 0));
+    }
 }

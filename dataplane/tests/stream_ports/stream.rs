@@ -12,7 +12,7 @@ use tapway_dataplane::{
     counters::{DropReason, PortCounters},
     frame::{BATCH, Batch, MAX_FRAME},
     port::{
-        Outcome, Received, StreamQueue,
+        Outcome, Received, SendResult, StreamQueue,
         stream::{Connection, Ended},
     },
     wire::stream::FRAME_MAX,
@@ -34,7 +34,8 @@ fn narrow_pair() -> (Arc<Connection>, UnixStream) {
 
 fn hold(queue: &StreamQueue, frame: &[u8]) {
     let (head, rest) = frame.split_at(6.min(frame.len()));
-    queue.hold(&[IoSlice::new(head), IoSlice::new(&[]), IoSlice::new(rest)]);
+    let held = queue.hold(&[IoSlice::new(head), IoSlice::new(&[]), IoSlice::new(rest)]);
+    assert_eq!(held, SendResult::Held);
 }
 
 /// All that waits at the far end.

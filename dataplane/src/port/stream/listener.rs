@@ -8,6 +8,7 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     net::{AddressFamily, SocketFlags, SocketType, accept_with, listen, socket_with},
 };
@@ -42,6 +43,12 @@ impl Listener {
     /// Where it listens.
     pub fn path(&self) -> &Path {
         self.file.path()
+    }
+
+    /// Whether a peer waits to be let in.
+    pub fn is_waited_at(&self) -> bool {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+        matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
     }
 
     /// The next peer that waits, if any.

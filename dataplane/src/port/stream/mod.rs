@@ -28,7 +28,7 @@ pub use listener::{Listener, connect};
 use outgoing::Outgoing;
 pub use staging::Staging;
 
-use super::{ErrnoClass, Outcome, Received, classify};
+use super::{ErrnoClass, Outcome, Received, SendResult, classify};
 use crate::{
     counters::{DropReason, PortCounters},
     frame::{Batch, MAX_FRAME, Offload},
@@ -95,9 +95,10 @@ impl StreamQueue {
 
     /// Takes a frame, given in parts. It leaves with the next [`flush`](Self::flush) at the latest, and is counted there.
     #[inline]
-    pub fn hold(&self, parts: &[IoSlice<'_>]) {
+    pub fn hold(&self, parts: &[IoSlice<'_>]) -> SendResult {
         let len = parts.iter().map(|part| part.len()).sum();
         self.outgoing.borrow_mut().hold(len, parts.iter().map(|part| &**part), &self.connection);
+        SendResult::Held
     }
 
     /// Writes the frames that are held, and counts them: those for which the peer leaves no room are dropped. Never waits.
