@@ -34,6 +34,7 @@ pub(crate) mod frame;
 pub(crate) mod kernel_vtep;
 pub(crate) mod ovs;
 pub(crate) mod packet;
+pub(crate) mod pattern;
 pub(crate) mod random;
 pub(crate) mod switch;
 pub(crate) mod traffic;

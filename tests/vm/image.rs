@@ -1,0 +1,67 @@
+//! What a guest with a network is made of: the system of `tests/guest/image.rs`, with the drivers of virtio, and the end of the
+//! transfers.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::guest::{Parts, image};
+
+/// What `/init` and the tests call, of busybox.
+const APPLETS: &[&str] = &[
+    "arp", "arping", "cat", "cut", "dmesg", "grep", "head", "insmod", "ip", "kill", "ls", "mount", "ping",
+    "poweroff", "sed", "seq", "sh", "sleep", "stty", "tail", "tr", "uname", "wc",
+];
+
+/// Virtio on PCI, its network card, and VLANs. Packet sockets and IPv6 are built into the kernel.
+const MODULES: &[&str] = &["8021q", "virtio_pci", "virtio_net"];
+
+/// The first process of the guest: it brings the network up, and then does what it is told by the second serial line.
+///
+/// The address of eth0 comes from the last octet of its MAC, so that one image serves all guests. What is told is one line of a
+/// shell; its output is followed by a line that no command prints, with the status. The guest ends by itself if it has been
+/// forgotten.
+const INIT: &str = r#"#!/bin/sh
+export PATH=/bin HOME=/ TERM=dumb
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mount -t tmpfs tmpfs /tmp
+echo "guest: up, Linux $(uname -r)"
+for module in $(cat /modules/order); do
+    insmod /modules/$module.ko || echo "guest: module $module: not loaded"
+done
+dmesg -n 1
+echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
+echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore # a card answers for its own addresses alone
+for eth in $(ls /sys/class/net); do
+    [ "$eth" = lo ] || echo 0 >/proc/sys/net/ipv6/conf/$eth/accept_dad
+done
+ip link set dev lo up
+if [ -d /sys/class/net/eth0 ]; then
+    host=$(printf %d 0x$(cut -d: -f6 /sys/class/net/eth0/address))
+    ip link set dev eth0 up
+    ip address add 198.51.100.$host/24 dev eth0
+    ip address add 2001:db8::$host/64 dev eth0
+    echo "guest: eth0 has 198.51.100.$host"
+fi
+/bin/vm_peer serve &
+(sleep 900; poweroff -f) &
+stty -F /dev/ttyS1 raw -echo
+exec 3>&1 </dev/ttyS1 >/dev/ttyS1
+echo; echo "=== status 0"
+while read -r line; do
+    (eval "$line") </dev/null 2>&1 3>&-
+    status=$?
+    echo; echo "=== status $status"
+done
+echo "guest: nobody to listen to" >&3
+poweroff -f
+"#;
+
+/// The image, with the executable of `tests/vm/peer.rs`.
+pub(crate) fn image(parts: &Parts, peer: &Path) -> Result<Vec<u8>> {
+    let mut archive = image::system(&parts.kernel, &parts.busybox, INIT, APPLETS, MODULES)?;
+    image::program(&mut archive, "bin/vm_peer", peer)?;
+    Ok(archive.finish())
+}

@@ -1,0 +1,113 @@
+//! How a guest is attached to the switch: a network card of QEMU, a port, and what is between them.
+//!
+//! ```text
+//!   macvtap     guest ── QEMU ── /dev/tapN of a macvtap ── interface of a TAP ── tap port
+//! ```
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+
+use super::VmOptions;
+use crate::topo::{Host, Net, switch::Switch};
+
+/// The properties of a card that leaves all work to the guest.
+pub(crate) const NO_OFFLOADS: &str = ",csum=off,gso=off,host_tso4=off,host_tso6=off,host_ecn=off,host_ufo=off,\
+    guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off";
+
+/// What is between a guest and its port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A macvtap on the interface of a `tap` port.
+    Macvtap,
+}
+
+/// A network card, and its port at br0.
+#[derive(Clone, Debug)]
+pub(crate) struct Nic {
+    /// What is between them.
+    pub(crate) kind: Kind,
+    /// The name of the port.
+    pub(crate) port: String,
+    /// The last octet of the card's address, and of the guest's addresses where it is the first card.
+    pub(crate) host: u8,
+    /// Properties of the card: `,guest_tso4=off`.
+    pub(crate) properties: &'static str,
+    /// Of the port, and of what is between.
+    pub(crate) mtu: u32,
+}
+
+impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 1] = [Self::Macvtap];
+
+    /// A short name, for the names of ports.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Macvtap => "mvt",
+        }
+    }
+}
+
+impl Nic {
+    /// A card with all its offloads, for the MTU of Ethernet.
+    pub(crate) fn new(kind: Kind, port: &str, host: u8) -> Self {
+        Self { kind, port: port.to_owned(), host, properties: "", mtu: 1500 }
+    }
+
+    /// The address of the card.
+    pub(crate) fn mac(&self) -> String {
+        format!("02:00:00:00:00:{:02x}", self.host)
+    }
+
+    /// Makes the port with these flags, and what is between it and the guest.
+    pub(crate) fn attach(&self, net: &Net, switch: &Switch, flags: &str) {
+        let Self { port, mtu, .. } = self;
+        let (home, mac) = (net.home(), self.mac());
+        match self.kind {
+            Kind::Macvtap => {
+                home.sysctl("net/ipv6/conf/default/disable_ipv6", "1");
+                switch.port(&format!("{port} --bridge br0 --ifname {port} --mtu {mtu} {flags}"));
+                let macvtap = macvtap(port);
+                home.ip(&format!("link add link {port} name {macvtap} type macvtap mode passthru"));
+                // Of multicast it passes what its own stack has asked for, which is nothing: IPv6 needs all.
+                home.ip(&format!("link set dev {macvtap} address {mac} mtu {mtu} allmulticast on up"));
+            }
+        }
+    }
+
+    /// Adds the card to what a guest has.
+    pub(crate) fn plug(&self, net: &Net, directory: &Path, options: &mut VmOptions) {
+        let Self { port, properties, .. } = self;
+        let netdev = match self.kind {
+            Kind::Macvtap => {
+                options.opened.push(node(net.home(), &macvtap(port), directory));
+                format!("tap,id={port},fd={}", 2 + options.opened.len())
+            }
+        };
+        // Without a ROM, which is to boot from the network.
+        let device = format!("virtio-net-pci,netdev={port},mac={},romfile={properties}", self.mac());
+        options.words.extend(["-netdev".to_owned(), netdev, "-device".to_owned(), device]);
+    }
+}
+
+fn macvtap(port: &str) -> String {
+    format!("mv-{port}")
+}
+
+/// A device node of a macvtap. That in `/dev` has the number of the interface in its name, which another namespace may have too.
+fn node(host: &Host, macvtap: &str, directory: &Path) -> PathBuf {
+    let script = format!("mount -t sysfs sysfs /sys && cat /sys/class/net/{macvtap}/tap*/dev");
+    let shown = host
+        .command(Command::new("unshare").args(["--mount", "sh", "-c", &script]))
+        .unwrap_or_else(|e| panic!("the device of {macvtap}: {e}"));
+    let (major, minor) = shown.trim().split_once(':').expect("two numbers");
+    let number = makedev(major.parse().expect("a number"), minor.parse().expect("a number"));
+    let path = directory.join(macvtap);
+    mknodat(CWD, &path, FileType::CharacterDevice, Mode::RUSR | Mode::WUSR, number)
+        .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    path
+}
