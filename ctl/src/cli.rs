@@ -163,7 +163,10 @@ pub(crate) enum Port {
         after_help = "Example:\n  tapwayctl port add vm1 --bridge br0 --access 10 --netns blue --address 198.51.100.1/24\n  \
                       tapwayctl port add up1 --bridge br0 --trunk 10,20-29 --native 1\n  \
                       tapwayctl port add overlay --bridge br0 --type vxlan --vni 1000 --local 198.51.100.1 --remote 198.51.100.2\n  \
-                      tapwayctl port add site --bridge br0 --type geneve --vlan-vni 10=1010 --vlan-vni 20=1020 --local 2001:db8::1"
+                      tapwayctl port add site --bridge br0 --type geneve --vlan-vni 10=1010 --vlan-vni 20=1020 --local 2001:db8::1\n  \
+                      tapwayctl port add vm2 --bridge br0 --type netdev --ifname tap2 --secure mac=02:00:00:00:00:02\n  \
+                      tapwayctl port add vm3 --bridge br0 --type stream --path /run/tapway/vm3.sock\n  \
+                      tapwayctl port add vm4 --bridge br0 --type vhost-user --path /run/tapway/vm4.sock --queues 2"
     )]
     Add(Box<PortSpec>),
     /// Change settings of a port, on live traffic

@@ -299,6 +299,39 @@ fn a_trace_takes_a_frame_as_other_tools_print_it() {
 }
 
 #[test]
+fn ports_for_vms_are_made_and_shown_in_the_words_of_their_flags() {
+    let daemon = Daemon::start();
+    for line in [
+        "port add a --bridge br0 --type netdev --ifname tap7 --qdisc-bypass on --driver packet",
+        "port add b --bridge br0 --type stream --path /run/b --connect",
+        "port add c --bridge br0 --type dgram --path /run/c --peer-path /run/d",
+        "port add d --bridge br0 --type vhost-user --path /run/e --client --queues 4",
+    ] {
+        assert_eq!(doc(&daemon, line), json!({ "changed": true }), "{line}");
+    }
+    let shown = |name: &str, keys: &[&str]| -> Vec<Value> {
+        let port = doc(&daemon, &format!("port show {name}"));
+        keys.iter().map(|key| port.get(key).cloned().unwrap_or_default()).collect()
+    };
+    assert_eq!(
+        shown("a", &["type", "driver", "qdisc_bypass", "path"]),
+        [json!("netdev"), json!("packet"), json!(true), json!(null)]
+    );
+    assert_eq!(
+        shown("b", &["type", "path", "listen", "connect", "ifname", "persist"]),
+        [json!("stream"), json!("/run/b"), json!(false), json!(true), json!(null), json!(null)]
+    );
+    assert_eq!(
+        shown("c", &["type", "path", "peer_path", "connect"]),
+        [json!("dgram"), json!("/run/c"), json!("/run/d"), json!(true)]
+    );
+    assert_eq!(
+        shown("d", &["type", "path", "server", "client"]),
+        [json!("vhost-user"), json!("/run/e"), json!(false), json!(true)]
+    );
+}
+
+#[test]
 fn what_makes_no_sense_is_a_usage_error_before_anybody_is_asked() {
     let nowhere = Path::new("/nonexistent/tapway.sock");
     for (line, why) in [
@@ -332,7 +365,9 @@ fn what_makes_no_sense_is_a_usage_error_before_anybody_is_asked() {
         ("status --wait soon", "no duration"),
         ("--timeout 0 status", "give 1s or more"),
         ("completion tcsh", "bash"),
-        ("port add x --bridge br0 --type gre", "possible values: tap, vxlan, geneve"),
+        ("port add x --bridge br0 --type gre", "tap, netdev, stream, dgram, vhost-user, vxlan, geneve"),
+        ("port add x --bridge br0 --type stream --path /run/x --listen --connect", "cannot be used with"),
+        ("port add x --bridge br0 --type netdev --driver dpdk", "possible values: packet"),
         ("port add x --bridge br0 --type vxlan --vni 16777216", "a number from 0 to 16777215"),
         ("port add x --bridge br0 --vlan-vni 10", "not of the form VLAN=VNI"),
         (
