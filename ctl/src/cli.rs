@@ -15,6 +15,8 @@ use tapway_dataplane::{
     wire::{MacAddr, Vid},
 };
 
+use crate::attach::{Memory, Monitor};
+
 /// Controls the Tapway switch.
 #[derive(Debug, Parser)]
 #[command(
@@ -185,11 +187,22 @@ pub(crate) enum Port {
     /// All ports
     #[command(after_help = "Example:\n  tapwayctl port list --json")]
     List,
-    /// Everything about one port
-    #[command(after_help = "Example:\n  tapwayctl port show vm1")]
+    /// Everything about one port, or how a VM is attached to it
+    ///
+    /// With --for, what is printed can be used as it is; what else has to be done is said on stderr.
+    #[command(
+        after_help = "Example:\n  tapwayctl port show vm1\n  tapwayctl port show vm1 --for libvirt\n  \
+                      tapwayctl port show vm1 --for qemu --memory 2G"
+    )]
     Show {
         /// Name of the port
         name: PortName,
+        /// What this VM monitor is to be told to attach a VM to the port
+        #[arg(long = "for", value_name = "MONITOR")]
+        monitor: Option<Monitor>,
+        /// Memory of the VM, which it shares with the switch on a vhost-user port
+        #[arg(long, value_name = "SIZE", default_value = "1G", requires = "monitor")]
+        memory: Memory,
     },
 }
 

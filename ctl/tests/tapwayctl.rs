@@ -155,7 +155,8 @@ fn a_list_is_an_array_of_objects() {
         assert!(port.get(key).is_some(), "{key}");
     }
     assert_eq!(doc(&daemon, "status")["protocol"], 1);
-    assert_eq!(doc(&daemon, "export"), json!({ "bridge": [{ "name": "br0" }] }));
+    let ports = json!([{ "name": "vm1", "bridge": "br0", "access": 10 }, { "name": "vm2", "bridge": "br0", "admin": "down" }]);
+    assert_eq!(doc(&daemon, "export"), json!({ "bridge": [{ "name": "br0" }], "port": ports }));
 }
 
 #[test]
@@ -184,7 +185,7 @@ fn tables_are_plain_where_nobody_sees_colour() {
         ok(&daemon, "drops")
             .contains("\nvlan_not_member: The frame's VLAN is not among those of the port.\n")
     );
-    assert_eq!(ok(&daemon, "export"), "[[bridge]]\nname = \"br0\"\n");
+    assert!(ok(&daemon, "export").starts_with("[[bridge]]\nname = \"br0\"\n\n[[port]]\nname = \"vm1\"\n"));
     for line in ["port list", "status", "trace --port vm1 --frame 00", "drops"] {
         assert!(!ok(&daemon, line).contains('\x1b'), "{line}");
     }
@@ -332,6 +333,36 @@ fn ports_for_vms_are_made_and_shown_in_the_words_of_their_flags() {
 }
 
 #[test]
+fn a_port_says_what_a_vm_monitor_is_to_be_told() {
+    let daemon = Daemon::start();
+    ok(
+        &daemon,
+        "port add v --bridge br0 --type netdev --ifname tap7 --secure mac=02:00:00:00:00:07 --queues 2",
+    );
+    ok(&daemon, "port add s --bridge br0 --type stream --path /run/s.sock");
+    let (code, out, err) = run(&daemon.socket(), "port show v --for qemu");
+    let words = "-netdev tap,id=v,ifname=tap7,script=no,downscript=no,vnet_hdr=on,queues=2\n\
+                 -device virtio-net-pci,netdev=v,mac=02:00:00:00:00:07,mq=on,vectors=6\n";
+    assert_eq!((code, out.as_str(), err.as_str()), (0, words, ""));
+    let document = doc(&daemon, "port show v --for firecracker");
+    assert_eq!(document["config"]["network-interfaces"][0]["host_dev_name"], "tap7");
+    assert!(document["notes"][0].as_str().unwrap().contains("tapwayctl device add tap7 --type tap"));
+    let (code, out, err) = run(&daemon.socket(), "port show s --for qemu");
+    assert!(
+        code == 0 && out.starts_with("-netdev stream,id=s,server=off") && err.contains("note: QEMU gives"),
+        "{err}"
+    );
+    let memory = ok(&daemon, "port show v --for cloud-hypervisor --memory 2G --json");
+    assert!(memory.contains("tap=tap7,mac=02:00:00:00:00:07,num_queues=4"), "{memory}");
+
+    let (err, document) = refused(&daemon, "port show s --for libvirt");
+    assert_eq!(document["error"], "NoWay");
+    assert!(err.contains("libvirt cannot use port s, which is of type stream"), "{err}");
+    let (err, _) = refused(&daemon, "port show nothing --for qemu");
+    assert!(err.contains("port \"nothing\" does not exist"), "{err}");
+}
+
+#[test]
 fn what_makes_no_sense_is_a_usage_error_before_anybody_is_asked() {
     let nowhere = Path::new("/nonexistent/tapway.sock");
     for (line, why) in [
@@ -348,6 +379,8 @@ fn what_makes_no_sense_is_a_usage_error_before_anybody_is_asked() {
         ("port add vm1 --bridge br0 --access 10 --trunk 20", "cannot be used with"),
         ("port add vm1 --bridge br0 --hairpin maybe", "neither on nor off"),
         ("port set vm1", "nothing to set"),
+        ("port show vm1 --for xen", "possible values: qemu, libvirt, cloud-hypervisor, firecracker"),
+        ("port show vm1 --for qemu --memory 2", "is no size: write 512M or 2G"),
         ("port set vm1 --unset colour", "no setting of a port"),
         ("bridge set br0", "nothing to set"),
         ("device add x", "--type"),

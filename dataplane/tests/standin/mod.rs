@@ -453,10 +453,14 @@ impl Control for StandIn {
             }
             Request::Apply { topology, dry_run, .. } => Self::plan(&topology, !dry_run),
             Request::Diff { topology } => Self::plan(&topology, false),
-            Request::Export => Ok(Reply::Exported {
-                topology: "[[bridge]]\nname = \"br0\"\n".to_owned(),
-                config: Topology { bridge: self.bridges.values().cloned().collect(), ..Default::default() },
-            }),
+            Request::Export => {
+                let config = Topology {
+                    bridge: self.bridges.values().cloned().collect(),
+                    port: self.ports.values().cloned().collect(),
+                    ..Default::default()
+                };
+                Ok(Reply::Exported { topology: config.to_toml(), config })
+            }
             Request::Stats { port } => {
                 if let Some(name) = &port {
                     self.port(name)?;
