@@ -57,6 +57,12 @@ impl Switch {
             skipped(&format!("no TAP can be made here: /dev/net/tun: {e}"));
             return None;
         }
+        let switch = Self::at(&net, workers);
+        Some((net, switch))
+    }
+
+    /// A switch in the home of a world, perhaps after another.
+    pub(crate) fn at(net: &Net, workers: usize) -> Self {
         let (jobs, todo) = mpsc::channel::<Job>();
         let control = net.home().run(|| {
             let options = Options {
@@ -70,7 +76,7 @@ impl Switch {
             let engine = Engine::start(options).expect("an engine");
             thread::spawn(move || control(engine, &todo))
         });
-        Some((net, Self { jobs: Some(jobs), control: Some(control) }))
+        Self { jobs: Some(jobs), control: Some(control) }
     }
 
     /// Runs `f` on the control thread.
@@ -175,6 +181,15 @@ impl Switch {
     pub(crate) fn status(&self) -> Status {
         match self.done(Request::Status) {
             Reply::Status(status) => *status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// How many addresses have been learned behind `port`, or were put there.
+    pub(crate) fn fdb_of(&self, port: &str) -> usize {
+        let port = Some(port.parse().expect("a name"));
+        match self.done(Request::FdbList { bridge: None, port, vlan: None, cursor: None, limit: None }) {
+            Reply::Fdb { entries, .. } => entries.len(),
             other => panic!("{other:?}"),
         }
     }

@@ -245,6 +245,18 @@ impl Vm {
         self.try_sh(&format!("ping -q -c {count} -i 0.2 -W 5 -s {octets} {to}")).1.contains(" 0% packet loss")
     }
 
+    /// Exchanges every payload with each of these pairs of an IPv4 and an IPv6 address, with all of them at once; what is wrong.
+    #[track_caller]
+    pub(crate) fn exchange(&self, with: &[(String, String)]) -> String {
+        let all: String = with.iter().map(|(v4, v6)| format!("exchange {v4} {v6} & ")).collect();
+        let printed = self.sh(&format!("{all} wait"));
+        let missing = with.iter().filter(|(v4, _)| !printed.contains(&format!("exchanged {v4}\n")));
+        missing
+            .map(|(v4, _)| format!("nothing exchanged with {v4}\n"))
+            .chain(printed.lines().filter(|line| line.starts_with("failed ")).map(|line| format!("{line}\n")))
+            .collect()
+    }
+
     /// What is on its console, and what QEMU complained of.
     pub(crate) fn tail(&self) -> String {
         let read = |name| fs::read(self.console.path().join(name)).unwrap_or_default();

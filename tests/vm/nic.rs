@@ -2,6 +2,8 @@
 //!
 //! ```text
 //!   macvtap     guest ── QEMU ── /dev/tapN of a macvtap ── interface of a TAP ── tap port
+//!   stream      guest ── QEMU ── Unix socket ── stream port       either may be the one that listens
+//!   dgram       guest ── QEMU ── two Unix sockets ── dgram port
 //! ```
 
 use std::{
@@ -23,6 +25,12 @@ pub(crate) const NO_OFFLOADS: &str = ",csum=off,gso=off,host_tso4=off,host_tso6=
 pub(crate) enum Kind {
     /// A macvtap on the interface of a `tap` port.
     Macvtap,
+    /// A Unix socket that a `stream` port listens at.
+    Stream,
+    /// A Unix socket that QEMU listens at.
+    StreamConnect,
+    /// Two Unix sockets for datagrams.
+    Dgram,
 }
 
 /// A network card, and its port at br0.
@@ -42,13 +50,27 @@ pub(crate) struct Nic {
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 1] = [Self::Macvtap];
+    pub(crate) const ALL: [Self; 4] = [Self::Macvtap, Self::Stream, Self::StreamConnect, Self::Dgram];
 
     /// A short name, for the names of ports.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Macvtap => "mvt",
+            Self::Stream => "str",
+            Self::StreamConnect => "stc",
+            Self::Dgram => "dgr",
         }
+    }
+
+    /// Whether the switch is to notice that the guest has gone.
+    pub(crate) fn tells_of_its_end(self) -> bool {
+        self != Self::Macvtap
+    }
+
+    /// Whether QEMU of every version finds a new switch in the place of the old one. As the one that connects to a stream it does so
+    /// from 8.0 on, where it is told to.
+    pub(crate) fn outlives_the_switch(self) -> bool {
+        self != Self::Stream
     }
 }
 
@@ -63,34 +85,54 @@ impl Nic {
         format!("02:00:00:00:00:{:02x}", self.host)
     }
 
-    /// Makes the port with these flags, and what is between it and the guest.
-    pub(crate) fn attach(&self, net: &Net, switch: &Switch, flags: &str) {
-        let Self { port, mtu, .. } = self;
-        let (home, mac) = (net.home(), self.mac());
-        match self.kind {
-            Kind::Macvtap => {
-                home.sysctl("net/ipv6/conf/default/disable_ipv6", "1");
-                switch.port(&format!("{port} --bridge br0 --ifname {port} --mtu {mtu} {flags}"));
-                let macvtap = macvtap(port);
-                home.ip(&format!("link add link {port} name {macvtap} type macvtap mode passthru"));
-                // Of multicast it passes what its own stack has asked for, which is nothing: IPv6 needs all.
-                home.ip(&format!("link set dev {macvtap} address {mac} mtu {mtu} allmulticast on up"));
-            }
+    /// Makes the port with these flags, and what is between it and the guest; sockets are in `directory`.
+    pub(crate) fn attach(&self, net: &Net, switch: &Switch, directory: &Path, flags: &str) {
+        net.home().sysctl("net/ipv6/conf/default/disable_ipv6", "1");
+        self.port(switch, directory, flags);
+        if self.kind == Kind::Macvtap {
+            let (port, macvtap) = (&self.port, macvtap(&self.port));
+            net.home().ip(&format!("link add link {port} name {macvtap} type macvtap mode passthru"));
+            // Of multicast it passes what its own stack has asked for, which is nothing: IPv6 needs all.
+            let words = format!("address {} mtu {} allmulticast on up", self.mac(), self.mtu);
+            net.home().ip(&format!("link set dev {macvtap} {words}"));
         }
+    }
+
+    /// Makes the port alone, where what is between it and the guest is there.
+    pub(crate) fn port(&self, switch: &Switch, directory: &Path, flags: &str) {
+        let [socket, monitors] = self.sockets(directory);
+        let kind = match self.kind {
+            Kind::Macvtap => "--type tap".to_owned(),
+            Kind::Stream => format!("--type stream --path {socket} --listen"),
+            Kind::StreamConnect => format!("--type stream --path {socket} --connect"),
+            Kind::Dgram => format!("--type dgram --path {socket} --peer-path {monitors}"),
+        };
+        switch.port(&format!("{} --bridge br0 {kind} --mtu {} {flags}", self.port, self.mtu));
     }
 
     /// Adds the card to what a guest has.
     pub(crate) fn plug(&self, net: &Net, directory: &Path, options: &mut VmOptions) {
         let Self { port, properties, .. } = self;
+        let [socket, monitors] = self.sockets(directory);
         let netdev = match self.kind {
             Kind::Macvtap => {
                 options.opened.push(node(net.home(), &macvtap(port), directory));
                 format!("tap,id={port},fd={}", 2 + options.opened.len())
             }
+            Kind::Stream => format!("stream,id={port},server=off,addr.type=unix,addr.path={socket}"),
+            Kind::StreamConnect => format!("stream,id={port},server=on,addr.type=unix,addr.path={socket}"),
+            Kind::Dgram => format!(
+                "dgram,id={port},local.type=unix,local.path={monitors},remote.type=unix,remote.path={socket}"
+            ),
         };
         // Without a ROM, which is to boot from the network.
         let device = format!("virtio-net-pci,netdev={port},mac={},romfile={properties}", self.mac());
         options.words.extend(["-netdev".to_owned(), netdev, "-device".to_owned(), device]);
+    }
+
+    /// The paths of the port's socket, and of the monitor's where that has one.
+    fn sockets(&self, directory: &Path) -> [String; 2] {
+        ["", "-vm"].map(|end| directory.join(format!("{}{end}", self.port)).display().to_string())
     }
 }
 
