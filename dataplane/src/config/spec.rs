@@ -278,7 +278,7 @@ pub struct PortOptions {
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on", help_heading = "Type stream, dgram")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect: Option<OnOff>,
-    /// The VM's own socket, to which frames go; without it to whoever has sent one last
+    /// The VM's own socket, to which frames go; without it to whoever sends first, until that one is gone
     #[arg(long, value_name = "PATH", help_heading = "Type dgram")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_path: Option<String>,
