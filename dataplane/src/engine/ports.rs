@@ -251,7 +251,7 @@ impl Engine {
         state.look();
         let before = std::mem::replace(&mut state.spec, spec);
         let (old, new) = (&before.options, &state.spec.options);
-        if new.storm_limit != old.storm_limit {
+        if new.storm_limit_or_default() != old.storm_limit_or_default() {
             state.storm = storm(new.storm_limit_or_default());
         }
         if new.bum_limit != old.bum_limit {
