@@ -207,11 +207,11 @@ pub struct PortOptions {
     #[arg(long, value_name = "on|off", help_heading = "Policy")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locked: Option<OnOff>,
-    /// Learn at most this many addresses, 0 for no limit [default: 0]
+    /// Learn at most this many addresses, 0 for no limit [default: 0, with secure one a VLAN]
     #[arg(long, value_name = "N", help_heading = "Policy")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac_limit: Option<u32>,
-    /// Broadcast, unknown unicast and multicast frames a second that may enter, 0 for no limit [default: 0]
+    /// Broadcast, unknown unicast and multicast frames a second that may enter, 0 for no limit [default: 0, with secure 1000]
     #[arg(long, value_name = "PPS", help_heading = "Policy")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storm_limit: Option<u32>,
