@@ -177,6 +177,26 @@ impl Switch {
         }
     }
 
+    /// `tapwayctl port add WORDS`, which is refused: the sentence.
+    #[track_caller]
+    pub(crate) fn refused(&self, words: &str) -> String {
+        match self.call(Request::PortAdd(Box::new(parse::<PortSpec>(words)))) {
+            Ok(reply) => panic!("{words} was granted: {reply:?}"),
+            Err(refusal) => refusal.to_string(),
+        }
+    }
+
+    /// Whether an address has been learned on a port.
+    #[track_caller]
+    pub(crate) fn knows(&self, port: &str) -> bool {
+        let port = Some(port.parse().expect("a name"));
+        let list = Request::FdbList { bridge: None, port, vlan: None, cursor: None, limit: None };
+        match self.done(list) {
+            Reply::Fdb { entries, .. } => !entries.is_empty(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// `tapwayctl status`.
     pub(crate) fn status(&self) -> Status {
         match self.done(Request::Status) {

@@ -207,11 +207,11 @@ pub struct PortOptions {
     #[arg(long, value_name = "on|off", help_heading = "Policy")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locked: Option<OnOff>,
-    /// Learn at most this many addresses, 0 for no limit [default: 0]
+    /// Learn at most this many addresses, 0 for no limit [default: 0, with secure one a VLAN]
     #[arg(long, value_name = "N", help_heading = "Policy")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac_limit: Option<u32>,
-    /// Broadcast, unknown unicast and multicast frames a second that may enter, 0 for no limit [default: 0]
+    /// Broadcast, unknown unicast and multicast frames a second that may enter, 0 for no limit [default: 0, with secure 1000]
     #[arg(long, value_name = "PPS", help_heading = "Policy")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storm_limit: Option<u32>,
@@ -278,7 +278,7 @@ pub struct PortOptions {
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on", help_heading = "Type stream, dgram")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect: Option<OnOff>,
-    /// The VM's own socket, to which frames go; without it to whoever has sent one last
+    /// The VM's own socket, to which frames go; without it to whoever sends first, until that one is gone
     #[arg(long, value_name = "PATH", help_heading = "Type dgram")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_path: Option<String>,

@@ -1,9 +1,9 @@
 //! A running `tapwayd`, and a client of it.
 
 use std::{
-    fs::{self, File},
-    io::{Read as _, Write as _},
-    os::unix::net::UnixStream,
+    fs::{self, File, Permissions},
+    io::{self, Read as _, Write as _},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
@@ -32,6 +32,11 @@ impl Place {
         self.dir.path().join("tapway.sock")
     }
 
+    /// A path beside the socket.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     pub(crate) fn file(&self, name: &str, text: &str) -> String {
         let path = self.dir.path().join(name);
         fs::write(&path, text).unwrap();
@@ -44,7 +49,19 @@ impl Place {
 
     /// Starts the daemon in the home of the world and waits until it answers.
     pub(crate) fn start(&self, net: &Net, args: &[&str]) -> Daemon {
-        let child = self.spawn(net, &[&["--workers", "2"], args].concat());
+        self.until_ready(self.spawn(net, &[&["--workers", "2"], args].concat()))
+    }
+
+    /// The same as another user, who has no privileges, and needs none to run a copy of the program here.
+    pub(crate) fn start_as(&self, user: u32, net: &Net, args: &[&str]) -> io::Result<Daemon> {
+        let program = self.path("tapwayd");
+        fs::copy(env!("CARGO_BIN_EXE_tapwayd"), &program)?;
+        fs::set_permissions(self.dir.path(), Permissions::from_mode(0o777))?;
+        let child = net.home().run(|| self.command(&program, args).uid(user).gid(user).spawn())?;
+        Ok(self.until_ready(child))
+    }
+
+    fn until_ready(&self, child: Child) -> Daemon {
         let mut daemon = Daemon { child: Some(child), socket: self.socket() };
         wait_until("the daemon is ready", PATIENCE, || {
             let ended = daemon.child.as_mut().unwrap().try_wait().unwrap();
@@ -67,17 +84,16 @@ impl Place {
     }
 
     fn spawn(&self, net: &Net, args: &[&str]) -> Child {
+        let program = Path::new(env!("CARGO_BIN_EXE_tapwayd"));
+        net.home().run(|| self.command(program, args).spawn().unwrap())
+    }
+
+    fn command(&self, program: &Path, args: &[&str]) -> Command {
         let log = File::create(self.dir.path().join("log")).unwrap();
-        net.home().run(|| {
-            Command::new(env!("CARGO_BIN_EXE_tapwayd"))
-                .args(args)
-                .env("TAPWAY_SOCKET", self.socket())
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(log)
-                .spawn()
-                .unwrap()
-        })
+        let mut command = Command::new(program);
+        command.args(args).env("TAPWAY_SOCKET", self.socket());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
     }
 }
 
