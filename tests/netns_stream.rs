@@ -13,7 +13,7 @@ use std::{
     net::{Ipv4Addr, UdpSocket},
     os::unix::{
         fs::PermissionsExt as _,
-        net::{UnixListener, UnixStream},
+        net::{UnixDatagram, UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -161,6 +161,26 @@ fn a_machine_that_is_switched_off_and_on_finds_its_port_as_it_was() {
     assert!(world.host.ping(VM) && world.other.ping_with(VM, 56, Duration::from_millis(300)).is_none());
     let after = world.switch.show("vm");
     assert!(after.rx.frames > before.rx.frames && after.tx.frames > before.tx.frames, "counters go on");
+}
+
+#[test]
+fn what_a_machine_sends_first_is_not_lost() {
+    let Some(world) = World::new(2) else { return };
+    let path = world.port("stream", "");
+    let (own, other) = (world.path("vm.sock"), world.path("other.sock"));
+    world.switch.port(&format!("vm2 --bridge br0 --type dgram --path {}", other.display()));
+    let host = world.host.packet_socket("eth0");
+    let hello = |last| [[0xff; 6], [2, 0, 0, 0, 0, last], [0x88, 0xb5, last, 0, 0, 0]].concat();
+    let hears = |frame: Vec<u8>| host.recv_where(SOON, |heard| heard.starts_with(&frame)).is_some();
+    for last in 1..=3 {
+        let mut stream = UnixStream::connect(&path).expect("a connection");
+        stream.write_all(&[&18u32.to_be_bytes()[..], &hello(last)].concat()).expect("room");
+        assert!(hears(hello(last)), "{last}");
+    }
+    let socket = UnixDatagram::bind(&own).expect("a socket");
+    socket.send_to(&hello(4), &other).expect("room");
+    assert!(hears(hello(4)));
+    assert_eq!(world.switch.drops("vm", "port_down") + world.switch.drops("vm2", "port_down"), 0);
 }
 
 #[test]

@@ -155,6 +155,8 @@ struct Attached {
     deal: u64,
     rx: Vec<Polled>,
     tx: Queue,
+    /// No snapshot has said yet that the port is up: what has come stays in the queues, for what a peer sends first is not to be lost.
+    fresh: bool,
     /// The device is gone; the queues wait to be taken back.
     gone: bool,
 }
@@ -316,7 +318,8 @@ impl Worker {
         self.gauge.generation.add(self.snapshot.generation - before.generation);
         for n in 0..self.ports.len() {
             let port = PortIdx(n as u16);
-            if before.port(port).is_none() && self.snapshot.port(port).is_some() {
+            let is_up = |snapshot: &Snapshot| snapshot.port(port).is_some_and(|port| port.oper_up);
+            if !is_up(&before) && is_up(&self.snapshot) {
                 self.mark_all_ready(port);
             }
         }
@@ -328,7 +331,7 @@ impl Worker {
         }
     }
 
-    /// Frames may have come before the poll knew the queues, or before the snapshot knew the port: the poll tells once.
+    /// Frames may have come before the poll knew the queues, or before the snapshot knew that the port is up: the poll tells once.
     fn mark_all_ready(&mut self, port: PortIdx) {
         let queues =
             self.ports.get(port.at()).and_then(Option::as_ref).map_or(0, |attached| attached.rx.len());
@@ -353,7 +356,7 @@ impl Worker {
         if self.ports.len() <= port.at() {
             self.ports.resize_with(port.at() + 1, || None);
         }
-        self.ports[port.at()] = Some(Attached { deal, rx: polled, tx, gone: false });
+        self.ports[port.at()] = Some(Attached { deal, rx: polled, tx, fresh: true, gone: false });
         self.mark_all_ready(port);
     }
 
@@ -454,16 +457,14 @@ impl Worker {
     }
 
     fn serve(&mut self, port: PortIdx, queue: usize) -> Received {
-        let Some(polled) = self
-            .ports
-            .get_mut(port.at())
-            .and_then(Option::as_mut)
-            .and_then(|attached| attached.rx.get_mut(queue))
-        else {
-            return Received::Drained;
-        };
+        let Some(Some(attached)) = self.ports.get_mut(port.at()) else { return Received::Drained };
         // A queue is attached before the snapshot that knows its port, and detached after the one that does not.
         let Some(known) = self.snapshot.port(port) else { return Received::Drained };
+        if attached.fresh && !known.oper_up {
+            return Received::Drained;
+        }
+        attached.fresh = false;
+        let Some(polled) = attached.rx.get_mut(queue) else { return Received::Drained };
         self.batch.clear();
         let received = polled.queue.recv(&mut self.batch, known.stats.of(self.index), self.ring.as_mut());
         if !self.batch.is_empty() {
