@@ -1,7 +1,8 @@
 //! How a VM is attached to a port: what its monitor is to be told, word for word.
 //!
 //! From a port's settings alone: nothing is asked of a monitor, and nothing is started. What is printed on stdout is for the monitor and
-//! can be used as it is, `qemu-system-x86_64 … $(tapwayctl port show vm1 --for qemu)`; what somebody has to do besides is a note.
+//! can be used as it is, `qemu-system-x86_64 … $(tapwayctl port show vm1 --for qemu)`, but for a tap port, whose last line is for the
+//! shell that starts the monitor: it opens the macvtap. What somebody has to do besides is a note.
 //! Where a monitor has no way to a type of port, that is one sentence.
 
 mod cloud_hypervisor;
