@@ -65,12 +65,13 @@ impl Image {
                 return None;
             }
         };
-        Some(Self::of(parts).unwrap_or_else(|e| panic!("no image of a guest: {e:#}")))
+        let made = built("vm_peer").and_then(|peer| Self::of(parts, peer));
+        Some(made.unwrap_or_else(|e| panic!("no image of a guest: {e:#}")))
     }
 
-    fn of(parts: Parts) -> Result<Self> {
+    /// Of these parts, with the end of the transfers.
+    pub(crate) fn of(parts: Parts, peer: PathBuf) -> Result<Self> {
         let directory = TempDir::new()?;
-        let peer = built("vm_peer")?;
         fs::write(directory.path().join("initrd"), image::image(&parts, &peer)?)?;
         let accelerator = parts.accelerator()?;
         Ok(Self { parts, accelerator, peer, directory })
@@ -86,17 +87,12 @@ impl Image {
         self.directory.path().join("initrd")
     }
 
-    /// The words of QEMU for a machine without devices: processors, memory, kernel and file system.
+    /// The words of QEMU for a machine without devices: processors, MiB of memory, kernel and file system.
     pub(crate) fn machine(&self, memory: u32, processors: u32) -> Vec<String> {
         let mut words: Vec<String> = self.accelerator.iter().map(ToString::to_string).collect();
-        // Shared, because the back end of vhost-user reads and writes it.
-        let object = format!("memory-backend-memfd,id=memory,size={memory}M,share=on");
         let (memory, processors) = (format!("{memory}M"), processors.to_string());
-        let more = ["-machine", "pc,memory-backend=memory", "-object", &object, "-m", &memory];
+        let more = ["-m", &memory, "-smp", &processors, "-nodefaults", "-no-reboot", "-display", "none"];
         words.extend(more.map(str::to_owned));
-        let more = ["-smp", &processors, "-nodefaults", "-no-reboot", "-display", "none", "-append"];
-        words.extend(more.map(str::to_owned));
-        words.push("console=ttyS0 panic=-1 oops=panic quiet".to_owned());
         for (word, path) in [("-kernel", self.kernel()), ("-initrd", &self.initrd())] {
             words.extend([word.to_owned(), path.display().to_string()]);
         }
@@ -182,6 +178,7 @@ impl Vm {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("{script}exec \"$@\""), "sh"]).args(&options.opened);
         command.arg(QEMU).args(image.machine(options.memory, options.processors));
+        command.args(["-append", "console=ttyS0 panic=-1 oops=panic quiet"]);
         command.arg("-serial").arg(format!("file:{}", console.path().join("console").display()));
         command.args(["-serial", "stdio"]).args(&options.words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
