@@ -7,6 +7,7 @@
 //! Unlike all other tests of this directory these need the two binaries. They are built first: a stale one would be a green test.
 
 mod topo;
+mod vm;
 
 use std::{
     env, fs,
@@ -51,6 +52,22 @@ fn uplink() {
     runs_as_shown("docs/guide/uplink.md");
 }
 
+#[test]
+fn vms() {
+    let page = "docs/guide/vms.md";
+    let Some(image) = vm::Image::new() else { return };
+    if !vm::may_open_devices() {
+        return topo::skipped("a user namespace may not open the device of a macvtap");
+    }
+    // What the page says of the rest of a VM; and interfaces as the page's namespace has them.
+    let machine = image.machine(96, 1).join(" ");
+    let before = format!(
+        "```sh\nmount -t sysfs sysfs /sys\nmachine='{machine} -append quiet -serial null -serial null'\n```\n"
+    );
+    let text = fs::read_to_string(root().join(page)).expect("the page");
+    shows(page, &(before + &text));
+}
+
 /// Commands, and what the page shows of what they print.
 #[derive(Debug, PartialEq, Eq)]
 struct Block {
@@ -61,8 +78,13 @@ struct Block {
 
 #[track_caller]
 fn runs_as_shown(page: &str) {
-    let text = fs::read_to_string(root().join(page)).expect("the page");
-    let blocks = blocks(&text);
+    shows(page, &fs::read_to_string(root().join(page)).expect("the page"));
+}
+
+/// The same of a page whose text is this.
+#[track_caller]
+fn shows(page: &str, text: &str) {
+    let blocks = blocks(text);
     assert!(!blocks.is_empty(), "{page} has no commands");
     let Some(shell) = shell() else { return };
     let printed = run(shell, &blocks);

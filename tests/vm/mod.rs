@@ -316,6 +316,12 @@ impl Channel {
     }
 }
 
+/// Whether this process may make and open the nodes of devices: root may, and who is root in a user namespace alone may not.
+pub(crate) fn may_open_devices() -> bool {
+    let ids = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    rustix::process::geteuid().is_root() && ids.split_whitespace().nth(2) == Some("4294967295")
+}
+
 /// An example program of this package, as the sources are now.
 pub(crate) fn built(example: &str) -> Result<PathBuf> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
