@@ -298,7 +298,7 @@ impl Passt {
     fn start(edge: &Host, dir: &Path) -> Option<Self> {
         let log = dir.join("log");
         let mut command = Command::new("passt");
-        command.args("--foreground --stderr --ipv4-only --dns none --search none".split(' '));
+        command.args("--foreground --stderr --ipv4-only --dns none --search none --mtu 1500".split(' '));
         command.args("--address 198.51.100.77 --netmask 24 --gateway 198.51.100.254".split(' '));
         command.args("--mac-addr 02:00:00:00:00:fe --socket".split(' ')).arg(dir.join("passt.sock"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log).expect("a log"));
