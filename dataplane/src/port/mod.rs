@@ -6,6 +6,7 @@
 
 pub(crate) mod encap;
 pub mod memory;
+pub mod netdev;
 mod queue;
 pub mod tap;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use rustix::io::Errno;
 
 pub use encap::{Encapsulator, Exits, UplinkExit};
 pub use memory::{MemoryPeer, MemoryQueue};
+pub use netdev::PacketQueue;
 pub use queue::Queue;
 pub use tap::TapQueue;
 pub use transmit::{Outcome, Transmitter};
