@@ -67,6 +67,9 @@ drop_reasons! {
     GsoMalformed "gso_malformed" Ingress
         "The frame is marked as a super-frame but its headers are not those of TCP or UDP over IPv4 or IPv6, or lie about their length; or a datagram from a tunnel can be read as one super-frame and as several packets."
         "Something behind the port writes raw virtio headers (PACKET_VNET_HDR), or a station beyond the tunnel forges lengths; find it.";
+    RxOverflow "rx_overflow" Ingress
+        "Frames came from the interface faster than they were taken, and the receive buffer of the port's packet socket was full; the number is the kernel's."
+        "More workers, with a queue of the port for each, or CPU may help.";
     PortDown "port_down" Ingress
         "The port the frame came from is down, administratively or because its interface was renamed, moved or deleted."
         "tapwayctl port show NAME tells which.";

@@ -553,10 +553,10 @@ fn every_drop_reason_of_the_path_can_happen_and_is_counted_once() {
         assert_eq!((switch.dropped(side, *reason), switch.all_drops()), (1, before + 1), "{reason}");
     }
     // What remains is given by ports, by their receive and their send.
-    // What waits too long for a worker is lost before it: `tests/sim_overlay.rs` shows that it is counted.
-    let by_worker = &[R::UnderlayOverflow][..];
+    // What waits too long for a worker is lost before it: `tests/sim_overlay.rs` and `tests/netns_netdev.rs` show that it is counted.
+    let by_kernel = &[R::UnderlayOverflow, R::RxOverflow][..];
     let elsewhere = [
-        by_worker,
+        by_kernel,
         crate::port::tests::REASONS,
         crate::port::encap::tests::REASONS,
         crate::overlay::decap::tests::REASONS,

@@ -7,6 +7,7 @@
 pub mod dgram;
 pub(crate) mod encap;
 pub mod memory;
+pub mod netdev;
 mod queue;
 pub mod socket_file;
 pub mod stream;
@@ -22,6 +23,7 @@ use rustix::io::Errno;
 pub use dgram::DgramQueue;
 pub use encap::{Encapsulator, Exits, UplinkExit};
 pub use memory::{MemoryPeer, MemoryQueue};
+pub use netdev::PacketQueue;
 pub use queue::Queue;
 pub use stream::StreamQueue;
 pub use tap::TapQueue;
