@@ -37,7 +37,7 @@ pub enum Received {
     Drained,
     /// The batch is full and more may wait; the poll will not tell again.
     Full,
-    /// The queue gives nothing any more: its device is deleted (EBADFD), or an error nobody expects.
+    /// The queue gives nothing any more: its device is deleted (EBADFD), its peer has gone, or an error nobody expects.
     Gone(Errno),
 }
 

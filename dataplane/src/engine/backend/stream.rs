@@ -104,8 +104,7 @@ impl StreamBackend {
         }
         match self.way.meet() {
             Ok(Some(connection)) => {
-                let pid = connection.peer().map(|peer| peer.pid.as_raw_pid());
-                tracing::info!(port = %self.port, path = %self.way.path().display(), pid, "peer connected");
+                tracing::info!(port = %self.port, path = %self.way.path().display(), "peer connected");
                 self.next = now + PAUSE;
                 self.is_told = false;
                 self.reason = None;
@@ -129,9 +128,8 @@ impl StreamBackend {
             && listener.is_waited_at()
         {
             self.is_told = true;
-            let pid = connection.peer().map(|peer| peer.pid.as_raw_pid());
-            tracing::warn!(port = %self.port, path = %listener.path().display(), pid,
-                "another peer has to wait until this one is gone");
+            tracing::warn!(port = %self.port, path = %listener.path().display(),
+                "another peer has to wait until the one that is connected is gone");
         }
     }
 

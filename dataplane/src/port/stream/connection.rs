@@ -11,7 +11,7 @@ use std::{
 
 use rustix::{
     io::{Errno, ioctl_fionbio},
-    net::{SendFlags, UCred, send, sockopt},
+    net::{SendFlags, send, sockopt},
 };
 
 use super::super::{ErrnoClass, classify};
@@ -88,11 +88,6 @@ impl Connection {
     /// Why it has ended; `None` as long as it stands.
     pub fn ended(&self) -> Option<Ended> {
         self.ended.get().copied()
-    }
-
-    /// Who is at the other end.
-    pub fn peer(&self) -> Option<UCred> {
-        sockopt::socket_peercred(&self.fd).ok()
     }
 
     /// Whether only the beginning of a frame has left so far.
