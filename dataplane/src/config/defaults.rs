@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::{
     check::MAX_TAP_QUEUES,
-    spec::{BridgeOptions, PortOptions, PortSpec, PortType, UplinkOptions, UplinkSpec},
+    spec::{BridgeOptions, Driver, PortOptions, PortSpec, PortType, UplinkOptions, UplinkSpec},
     tunnel::{Df, Inherit, PortRange, Reserved},
     words::{AdminState, OnOff, Seconds},
 };
@@ -100,9 +100,11 @@ macro_rules! defaults_of_types {
 }
 
 defaults_of_types! {
-    mtu mtu_or_default is_tap: u32 = DEFAULT_MTU;
+    mtu mtu_or_default has_mtu: u32 = DEFAULT_MTU;
     persist persist_or_default is_tap: OnOff = OnOff(false);
-    offload offload_or_default is_tap: OnOff = OnOff(true);
+    offload offload_or_default has_offload: OnOff = OnOff(true);
+    driver driver_or_default is_netdev: Driver = Driver::Packet;
+    qdisc_bypass qdisc_bypass_or_default is_netdev: OnOff = OnOff(false);
     src_port src_port_or_default is_tunnel: PortRange = DEFAULT_SRC_PORT;
     ttl ttl_or_default is_tunnel: Inherit<u8> = Inherit::Fixed(64);
     tos tos_or_default is_tunnel: Inherit<u8> = Inherit::Fixed(0);
@@ -119,14 +121,39 @@ impl PortOptions {
     pub fn dst_port_or_default(&self) -> u16 {
         self.dst_port.unwrap_or(match self.kind_or_default() {
             PortType::Geneve => geneve::PORT,
-            PortType::Tap | PortType::Vxlan => vxlan::PORT,
+            _ => vxlan::PORT,
         })
+    }
+
+    /// Whether a stream or dgram port waits for the other side; otherwise it goes to it.
+    pub fn listens(&self) -> bool {
+        one_of_two(self.listen, self.connect).unwrap_or(self.peer_path.is_none())
+    }
+
+    /// Whether a vhost-user port waits for the other side; otherwise it goes to it.
+    pub fn serves(&self) -> bool {
+        one_of_two(self.server, self.client).unwrap_or(true)
+    }
+
+    /// Whether the socket at `path` is the switch's own: it makes it, and no other port can.
+    pub fn owns_path(&self) -> bool {
+        match self.kind_or_default() {
+            PortType::Stream => self.listens(),
+            PortType::Dgram => true,
+            PortType::VhostUser => self.serves(),
+            PortType::Tap | PortType::Netdev | PortType::Vxlan | PortType::Geneve => false,
+        }
     }
 
     /// What is in force for `remote_check`, of a tunnel: who may send is learned, or it is known.
     pub fn remote_check_or_default(&self) -> OnOff {
         self.remote_check.unwrap_or(OnOff(!self.learning_or_default().0))
     }
+}
+
+/// Whether the first of two opposite words holds, as one or the other says.
+fn one_of_two(this: Option<OnOff>, opposite: Option<OnOff>) -> Option<bool> {
+    this.map(|on| on.0).or(opposite.map(|on| !on.0))
 }
 
 impl BridgeOptions {
@@ -150,12 +177,24 @@ impl PortSpec {
     /// Every setting in force, lists in ascending order: what has no default and was not given stays away.
     pub fn effective(&self, workers: u16) -> PortOptions {
         let mut all = self.options.with_defaults().with_defaults_of_type();
-        if all.kind_or_default().is_tunnel() {
+        let kind = all.kind_or_default();
+        if kind.is_tunnel() {
             all.dst_port = Some(all.dst_port_or_default());
             all.remote_check = Some(all.remote_check_or_default());
-        } else {
+        }
+        if kind.has_interface() {
             all.ifname = Some(self.ifname_or_default().to_owned());
+        }
+        if kind.has_interface() || kind.is_vhost_user() {
             all.queues = Some(self.queues_or_default(workers));
+        }
+        if kind.listens_or_connects() {
+            let listens = all.listens();
+            (all.listen, all.connect) = (Some(OnOff(listens)), Some(OnOff(!listens)));
+        }
+        if kind.is_vhost_user() {
+            let serves = all.serves();
+            (all.server, all.client) = (Some(OnOff(serves)), Some(OnOff(!serves)));
         }
         all.address.sort_unstable();
         all.address.dedup();
@@ -260,6 +299,45 @@ mod tests {
         let tap = tap.effective(2);
         assert!(
             tap.dst_port.is_none() && tap.ttl.is_none() && tap.remote_check.is_none() && tap.gbp.is_none()
+        );
+    }
+
+    #[test]
+    fn a_port_for_a_vm_waits_unless_it_is_told_where_to_go() {
+        let effective = |text: &str| {
+            let spec: PortSpec = toml::from_str(&format!("name = \"x\"\nbridge = \"br0\"\n{text}")).unwrap();
+            let all = spec.effective(2);
+            assert_eq!(PortSpec { options: all.clone(), ..spec }.effective(3), all, "{text}");
+            all
+        };
+        let (yes, no) = (Some(OnOff(true)), Some(OnOff(false)));
+        for (text, listen) in [
+            ("type = \"stream\"\npath = \"/run/a\"", yes),
+            ("type = \"stream\"\npath = \"/run/a\"\nconnect = true", no),
+            ("type = \"stream\"\npath = \"/run/a\"\nlisten = false", no),
+            ("type = \"dgram\"\npath = \"/run/a\"", yes),
+            ("type = \"dgram\"\npath = \"/run/a\"\npeer_path = \"/run/b\"", no),
+        ] {
+            let all = effective(text);
+            assert_eq!((all.listen, all.connect), (listen, listen.map(|l| OnOff(!l.0))), "{text}");
+            assert_eq!(
+                (all.mtu, all.queues, all.ifname.as_deref(), all.offload),
+                (Some(1500), None, None, None)
+            );
+        }
+        let all = effective("type = \"vhost-user\"\npath = \"/run/a\"");
+        assert_eq!((all.server, all.client, all.queues, all.offload), (yes, no, Some(2), yes));
+        let all = effective("type = \"vhost-user\"\npath = \"/run/a\"\nclient = true\nqueues = 4");
+        assert_eq!((all.server, all.client, all.queues), (no, yes, Some(4)));
+        let all = effective("type = \"netdev\"");
+        assert_eq!(
+            (all.ifname.as_deref(), all.queues, all.driver),
+            (Some("x"), Some(2), Some(Driver::Packet))
+        );
+        assert_eq!(
+            (all.mtu, all.persist, all.listen),
+            (None, None, None),
+            "the interface says what is too long"
         );
     }
 

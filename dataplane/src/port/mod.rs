@@ -39,6 +39,8 @@ pub enum Received {
 pub enum SendResult {
     /// The kernel took the frame.
     Sent,
+    /// The queue took the frame, sends it together with others when it is told to ([`Queue::flush`]), and counts it itself.
+    Held,
     /// No room at the moment (EAGAIN, ENOBUFS, ENOMEM).
     Full,
     /// The interface is administratively down (EIO).

@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use super::{MemoryQueue, Received, SendResult, TapQueue};
+use super::{MemoryQueue, Outcome, Received, SendResult, TapQueue};
 use crate::{counters::PortCounters, frame::Batch, sys::uring::Batcher};
 
 /// A queue that a worker polls or sends by. The set is closed: a match per call instead of a virtual call.
@@ -51,6 +51,15 @@ impl Queue {
         }
     }
 
+    /// Sends what the queue holds ([`SendResult::Held`]), and counts it.
+    #[inline]
+    pub fn flush(&self, counters: &PortCounters) -> Outcome {
+        match self {
+            Self::Tap(_) => Outcome::Done,
+            Self::Memory(q) => q.flush(counters),
+        }
+    }
+
     /// Another handle on the same queue, for a worker that only sends by it.
     ///
     /// # Errors
@@ -60,6 +69,15 @@ impl Queue {
             Self::Tap(q) => Self::Tap(q.share()?),
             Self::Memory(q) => Self::Memory(q.share()),
         })
+    }
+
+    /// The descriptor that a ring may write frames to, each with one write.
+    #[inline]
+    pub fn ring_fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tap(q) => Some(q.as_fd()),
+            Self::Memory(_) => None,
+        }
     }
 
     /// What a poll watches.
