@@ -13,6 +13,7 @@ pub(crate) mod tests;
 mod transmit;
 pub mod underlay;
 pub mod uplink;
+pub mod vhost_user;
 
 use rustix::io::Errno;
 
@@ -22,6 +23,7 @@ pub use queue::Queue;
 pub use tap::TapQueue;
 pub use transmit::{Outcome, Transmitter};
 pub use underlay::{UnderlayRx, UnderlayTx};
+pub use vhost_user::VhostQueue;
 
 /// How a receive ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use super::{MemoryQueue, Outcome, Received, SendResult, TapQueue};
-use crate::{counters::PortCounters, frame::Batch, sys::uring::Batcher};
+use super::{MemoryQueue, Outcome, Received, SendResult, TapQueue, VhostQueue};
+use crate::{counters::PortCounters, frame::Batch, sys::uring::Batcher, wire::virtio_net};
 
 /// A queue that a worker polls or sends by. The set is closed: a match per call instead of a virtual call.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub enum Queue {
     Tap(TapQueue),
     /// In memory.
     Memory(MemoryQueue),
+    /// In a guest's memory.
+    Vhost(VhostQueue),
 }
 
 impl Queue {
@@ -24,6 +26,7 @@ impl Queue {
         match self {
             Self::Tap(q) => q.vnet_header_len(),
             Self::Memory(q) => q.vnet_header_len(),
+            Self::Vhost(_) => virtio_net::LEN,
         }
     }
 
@@ -39,6 +42,7 @@ impl Queue {
         match self {
             Self::Tap(q) => q.recv(batch, counters, ring),
             Self::Memory(q) => q.recv(batch, counters),
+            Self::Vhost(q) => q.recv(batch, counters),
         }
     }
 
@@ -48,6 +52,7 @@ impl Queue {
         match self {
             Self::Tap(q) => q.send(parts),
             Self::Memory(q) => q.send(parts),
+            Self::Vhost(q) => q.send(parts),
         }
     }
 
@@ -57,6 +62,7 @@ impl Queue {
         match self {
             Self::Tap(_) => Outcome::Done,
             Self::Memory(q) => q.flush(counters),
+            Self::Vhost(q) => q.flush(counters),
         }
     }
 
@@ -68,6 +74,7 @@ impl Queue {
         Ok(match self {
             Self::Tap(q) => Self::Tap(q.share()?),
             Self::Memory(q) => Self::Memory(q.share()),
+            Self::Vhost(q) => Self::Vhost(q.share()),
         })
     }
 
@@ -76,7 +83,7 @@ impl Queue {
     pub fn ring_fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Tap(q) => Some(q.as_fd()),
-            Self::Memory(_) => None,
+            Self::Memory(_) | Self::Vhost(_) => None,
         }
     }
 
@@ -85,6 +92,7 @@ impl Queue {
         match self {
             Self::Tap(q) => Some(q.as_fd()),
             Self::Memory(_) => None,
+            Self::Vhost(q) => Some(q.as_fd()),
         }
     }
 }
