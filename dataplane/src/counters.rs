@@ -220,6 +220,9 @@ drop_reasons! {
     EgressFull "egress_full" Egress
         "The kernel or peer behind the port takes no more frames at the moment (ENOBUFS, ENOMEM, EAGAIN)."
         "The receiver is slower than the sender; more queues or CPU may help.";
+    GuestBuffer "guest_buffer" Egress
+        "The frame is longer than the buffers of the guest behind a vhost-user port, which has not agreed to frames that span several."
+        "Use one MTU in a VLAN; a driver that accepts mergeable buffers (mrg_rxbuf) takes frames of any length.";
     EgressRefused "egress_refused" Egress
         "The kernel refused the frame (EINVAL), also without offloads."
         "Please report it, with a capture.";

@@ -17,6 +17,7 @@ pub(crate) mod tests;
 mod transmit;
 pub mod underlay;
 pub mod uplink;
+pub mod vhost_user;
 
 use rustix::io::Errno;
 
@@ -29,6 +30,7 @@ pub use stream::StreamQueue;
 pub use tap::TapQueue;
 pub use transmit::{Outcome, Transmitter};
 pub use underlay::{UnderlayRx, UnderlayTx};
+pub use vhost_user::VhostQueue;
 
 /// How a receive ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use super::{DgramQueue, MemoryQueue, Outcome, Received, SendResult, StreamQueue, TapQueue};
-use crate::{counters::PortCounters, frame::Batch, sys::uring::Batcher};
+use super::{DgramQueue, MemoryQueue, Outcome, Received, SendResult, StreamQueue, TapQueue, VhostQueue};
+use crate::{counters::PortCounters, frame::Batch, sys::uring::Batcher, wire::virtio_net};
 
 /// A queue that a worker polls or sends by. The set is closed: a match per call instead of a virtual call.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub enum Queue {
     Stream(StreamQueue),
     /// Of datagrams to and from a peer.
     Dgram(DgramQueue),
+    /// In a guest's memory.
+    Vhost(VhostQueue),
 }
 
 impl Queue {
@@ -29,6 +31,7 @@ impl Queue {
             Self::Tap(q) => q.vnet_header_len(),
             Self::Memory(q) => q.vnet_header_len(),
             Self::Stream(_) | Self::Dgram(_) => 0,
+            Self::Vhost(_) => virtio_net::LEN,
         }
     }
 
@@ -46,6 +49,7 @@ impl Queue {
             Self::Memory(q) => q.recv(batch, counters),
             Self::Stream(q) => q.recv(batch, counters),
             Self::Dgram(q) => q.recv(batch, counters, ring),
+            Self::Vhost(q) => q.recv(batch, counters),
         }
     }
 
@@ -57,6 +61,7 @@ impl Queue {
             Self::Memory(q) => q.send(parts),
             Self::Stream(q) => q.hold(parts),
             Self::Dgram(q) => q.send(parts),
+            Self::Vhost(q) => q.send(parts),
         }
     }
 
@@ -67,6 +72,7 @@ impl Queue {
             Self::Tap(_) | Self::Dgram(_) => Outcome::Done,
             Self::Memory(q) => q.flush(counters),
             Self::Stream(q) => q.flush(counters),
+            Self::Vhost(q) => q.flush(counters),
         }
     }
 
@@ -80,6 +86,7 @@ impl Queue {
             Self::Memory(q) => Self::Memory(q.share()),
             Self::Stream(q) => Self::Stream(q.share()),
             Self::Dgram(q) => Self::Dgram(q.share()?),
+            Self::Vhost(q) => Self::Vhost(q.share()),
         })
     }
 
@@ -89,7 +96,7 @@ impl Queue {
         match self {
             Self::Tap(q) => Some(q.as_fd()),
             Self::Dgram(q) => Some(q.as_fd()),
-            Self::Memory(_) | Self::Stream(_) => None,
+            Self::Memory(_) | Self::Stream(_) | Self::Vhost(_) => None,
         }
     }
 
@@ -100,6 +107,7 @@ impl Queue {
             Self::Memory(_) => None,
             Self::Stream(q) => Some(q.as_fd()),
             Self::Dgram(q) => Some(q.as_fd()),
+            Self::Vhost(q) => Some(q.as_fd()),
         }
     }
 }
