@@ -378,7 +378,9 @@ fn passt_is_the_other_end_of_a_stream_port_and_gives_a_guest_the_network_of_its_
     guest.ip("route add default via 198.51.100.254");
     assert!(guest.ping([203, 0, 113, 2]));
     assert!(guest.ip("neigh show dev eth0").contains("02:00:00:00:00:fe"));
-    traffic::tcp(&guest, &world, [203, 0, 113, 2], 4 << 20);
+    // One direction after the other: with both at once on a busy machine, passt of March 2023 sends its guest more octets than the
+    // server did, without a switch between them too.
+    traffic::writes(&guest, &world, [203, 0, 113, 2], &traffic::PAYLOADS);
     traffic::udp(&guest, &world, [203, 0, 113, 2], &[56, 1400]);
 
     drop(passt);
