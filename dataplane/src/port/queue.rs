@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use super::{MemoryQueue, Outcome, Received, SendResult, TapQueue};
+use super::{MemoryQueue, Outcome, PacketQueue, Received, SendResult, TapQueue};
 use crate::{counters::PortCounters, frame::Batch, sys::uring::Batcher};
 
 /// A queue that a worker polls or sends by. The set is closed: a match per call instead of a virtual call.
@@ -13,6 +13,8 @@ use crate::{counters::PortCounters, frame::Batch, sys::uring::Batcher};
 pub enum Queue {
     /// Of a TAP.
     Tap(TapQueue),
+    /// A packet socket at an interface.
+    Packet(PacketQueue),
     /// In memory.
     Memory(MemoryQueue),
 }
@@ -23,6 +25,7 @@ impl Queue {
     pub fn vnet_header_len(&self) -> usize {
         match self {
             Self::Tap(q) => q.vnet_header_len(),
+            Self::Packet(q) => q.vnet_header_len(),
             Self::Memory(q) => q.vnet_header_len(),
         }
     }
@@ -38,6 +41,7 @@ impl Queue {
     ) -> Received {
         match self {
             Self::Tap(q) => q.recv(batch, counters, ring),
+            Self::Packet(q) => q.recv(batch, counters),
             Self::Memory(q) => q.recv(batch, counters),
         }
     }
@@ -47,6 +51,7 @@ impl Queue {
     pub fn send(&self, parts: &[IoSlice<'_>]) -> SendResult {
         match self {
             Self::Tap(q) => q.send(parts),
+            Self::Packet(q) => q.send(parts),
             Self::Memory(q) => q.send(parts),
         }
     }
@@ -55,7 +60,7 @@ impl Queue {
     #[inline]
     pub fn flush(&self, counters: &PortCounters) -> Outcome {
         match self {
-            Self::Tap(_) => Outcome::Done,
+            Self::Tap(_) | Self::Packet(_) => Outcome::Done,
             Self::Memory(q) => q.flush(counters),
         }
     }
@@ -67,6 +72,7 @@ impl Queue {
     pub fn share(&self) -> io::Result<Self> {
         Ok(match self {
             Self::Tap(q) => Self::Tap(q.share()?),
+            Self::Packet(q) => Self::Packet(q.share()?),
             Self::Memory(q) => Self::Memory(q.share()),
         })
     }
@@ -76,6 +82,7 @@ impl Queue {
     pub fn ring_fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Tap(q) => Some(q.as_fd()),
+            Self::Packet(q) => q.ring_fd(),
             Self::Memory(_) => None,
         }
     }
@@ -84,6 +91,7 @@ impl Queue {
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Tap(q) => Some(q.as_fd()),
+            Self::Packet(q) => Some(q.as_fd()),
             Self::Memory(_) => None,
         }
     }
