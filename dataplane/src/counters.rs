@@ -305,14 +305,14 @@ impl PortCounters {
     }
 }
 
-/// A port's counters: one block a worker, each on cache lines of its own.
+/// A port's counters: one block a worker, each on cache lines of its own, and one for the control thread.
 #[derive(Debug)]
 pub struct PortStats(Box<[CachePadded<PortCounters>]>);
 
 impl PortStats {
     /// Counters for `workers` workers.
     pub fn new(workers: usize) -> Self {
-        Self((0..workers).map(|_| CachePadded::default()).collect())
+        Self((0..=workers).map(|_| CachePadded::default()).collect())
     }
 
     /// The block that worker number `worker` writes.
@@ -321,7 +321,12 @@ impl PortStats {
         &self.0[worker]
     }
 
-    /// The sums over all workers.
+    /// The block that the control thread writes: what the kernel has counted.
+    pub fn of_control(&self) -> &PortCounters {
+        &self.0[self.0.len() - 1]
+    }
+
+    /// The sums over all workers and the control thread.
     pub fn total(&self) -> Totals {
         let mut t = Totals::default();
         for c in &self.0 {
@@ -338,7 +343,7 @@ impl PortStats {
     }
 }
 
-/// A port's counters summed over the workers.
+/// A port's counters summed up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Totals {
     /// See [`PortCounters::rx_frames`].

@@ -7,7 +7,7 @@ use super::{
     backend::{Bare, Desk},
     ports::Oper,
 };
-use crate::{config::PortName, port::Queue};
+use crate::{config::PortName, counters::DropReason, port::Queue};
 
 /// That of a port whose queues are all back; a worker's report of a loss is of none.
 const NO_DEAL: u64 = 0;
@@ -69,7 +69,9 @@ impl Engine {
         backend.tend(&mut desk);
         let was = desk.was;
         self.watch.begin(idx, &backend.watched());
+        let overflowed = backend.overflowed();
         if let Some(state) = self.ports.get_mut(name) {
+            state.stats.of_control().drop_many(DropReason::RxOverflow, overflowed);
             state.backend = backend;
         }
         self.follow_backend(name, was);

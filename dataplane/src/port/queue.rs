@@ -5,7 +5,9 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use super::{DgramQueue, MemoryQueue, Outcome, Received, SendResult, StreamQueue, TapQueue, VhostQueue};
+use super::{
+    DgramQueue, MemoryQueue, Outcome, PacketQueue, Received, SendResult, StreamQueue, TapQueue, VhostQueue,
+};
 use crate::{counters::PortCounters, frame::Batch, sys::uring::Batcher, wire::virtio_net};
 
 /// A queue that a worker polls or sends by. The set is closed: a match per call instead of a virtual call.
@@ -13,6 +15,8 @@ use crate::{counters::PortCounters, frame::Batch, sys::uring::Batcher, wire::vir
 pub enum Queue {
     /// Of a TAP.
     Tap(TapQueue),
+    /// A packet socket at an interface.
+    Packet(PacketQueue),
     /// In memory.
     Memory(MemoryQueue),
     /// Of a stream to a peer.
@@ -29,6 +33,7 @@ impl Queue {
     pub fn vnet_header_len(&self) -> usize {
         match self {
             Self::Tap(q) => q.vnet_header_len(),
+            Self::Packet(q) => q.vnet_header_len(),
             Self::Memory(q) => q.vnet_header_len(),
             Self::Stream(_) | Self::Dgram(_) => 0,
             Self::Vhost(_) => virtio_net::LEN,
@@ -46,6 +51,7 @@ impl Queue {
     ) -> Received {
         match self {
             Self::Tap(q) => q.recv(batch, counters, ring),
+            Self::Packet(q) => q.recv(batch, counters),
             Self::Memory(q) => q.recv(batch, counters),
             Self::Stream(q) => q.recv(batch, counters),
             Self::Dgram(q) => q.recv(batch, counters, ring),
@@ -58,6 +64,7 @@ impl Queue {
     pub fn send(&self, parts: &[IoSlice<'_>]) -> SendResult {
         match self {
             Self::Tap(q) => q.send(parts),
+            Self::Packet(q) => q.send(parts),
             Self::Memory(q) => q.send(parts),
             Self::Stream(q) => q.hold(parts),
             Self::Dgram(q) => q.send(parts),
@@ -69,7 +76,7 @@ impl Queue {
     #[inline]
     pub fn flush(&self, counters: &PortCounters) -> Outcome {
         match self {
-            Self::Tap(_) | Self::Dgram(_) => Outcome::Done,
+            Self::Tap(_) | Self::Packet(_) | Self::Dgram(_) => Outcome::Done,
             Self::Memory(q) => q.flush(counters),
             Self::Stream(q) => q.flush(counters),
             Self::Vhost(q) => q.flush(counters),
@@ -83,6 +90,7 @@ impl Queue {
     pub fn share(&self) -> io::Result<Self> {
         Ok(match self {
             Self::Tap(q) => Self::Tap(q.share()?),
+            Self::Packet(q) => Self::Packet(q.share()?),
             Self::Memory(q) => Self::Memory(q.share()),
             Self::Stream(q) => Self::Stream(q.share()),
             Self::Dgram(q) => Self::Dgram(q.share()?),
@@ -95,6 +103,7 @@ impl Queue {
     pub fn ring_fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Tap(q) => Some(q.as_fd()),
+            Self::Packet(q) => q.ring_fd(),
             Self::Dgram(q) => Some(q.as_fd()),
             Self::Memory(_) | Self::Stream(_) | Self::Vhost(_) => None,
         }
@@ -104,6 +113,7 @@ impl Queue {
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Tap(q) => Some(q.as_fd()),
+            Self::Packet(q) => Some(q.as_fd()),
             Self::Memory(_) => None,
             Self::Stream(q) => Some(q.as_fd()),
             Self::Dgram(q) => Some(q.as_fd()),

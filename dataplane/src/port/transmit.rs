@@ -9,6 +9,7 @@ mod tests;
 
 use std::{io::IoSlice, ops::Range};
 
+use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
 use super::{Queue, SendResult, tap::WORTH_A_RING};
@@ -170,7 +171,7 @@ impl Transmitter {
         for ((out, &result), &plain) in run.iter().zip(&results).zip(&plain) {
             let Some((queue, counters)) = egress(out.port) else { continue };
             let result = SendResult::from_write(
-                usize::try_from(result).map_err(|_| rustix::io::Errno::from_raw_os_error(-result)),
+                usize::try_from(result).map_err(|_| Errno::from_raw_os_error(-result)),
             );
             if self.settle(result, plain, out, batch, queue, counters) == Outcome::Gone {
                 lost(out.port);
@@ -367,6 +368,8 @@ fn account(failed: SendResult, counters: &PortCounters) -> Outcome {
         SendResult::Held => return Outcome::Held,
         SendResult::Full => (DropReason::EgressFull, Outcome::Done),
         SendResult::Down => (DropReason::EgressDown, Outcome::Done),
+        // The interface's MTU has become less than the port's.
+        SendResult::Refused(Errno::MSGSIZE) => (DropReason::MtuExceeded, Outcome::Done),
         SendResult::Refused(_) => (DropReason::EgressRefused, Outcome::Done),
         SendResult::Gone(_) => (DropReason::EgressDown, Outcome::Gone),
     };

@@ -219,7 +219,7 @@ impl RecvScratch {
     pub fn arrival(&self, n: usize) -> Arrival {
         let header = &self.headers[n];
         let message = &header.msg_hdr;
-        let told = message.msg_controllen as usize >= mem::offset_of!(Control, auxdata);
+        let told = message.msg_controllen >= mem::offset_of!(Control, auxdata);
         let control = if told { &self.controls[n] } else { &EMPTY_CONTROL };
         let truncated = message.msg_flags & libc::MSG_TRUNC != 0;
         Arrival { truncated, ..arrival(header.msg_len as usize, control) }
@@ -232,8 +232,7 @@ fn arrival(len: usize, control: &Control) -> Arrival {
     let Control { header, auxdata } = control;
     let status = match (header.cmsg_level, header.cmsg_type) {
         (libc::SOL_PACKET, libc::PACKET_AUXDATA)
-            if header.cmsg_len as usize
-                >= mem::offset_of!(Control, auxdata) + size_of::<libc::tpacket_auxdata>() =>
+            if header.cmsg_len >= mem::offset_of!(Control, auxdata) + size_of::<libc::tpacket_auxdata>() =>
         {
             auxdata.tp_status
         }

@@ -236,7 +236,7 @@ fn a_flow_stays_on_one_queue_and_all_queues_have_some() {
         const FLOWS: usize = 32;
         let mut homes = [None; FLOWS];
         for round in 0..3 {
-            for flow in 0..FLOWS {
+            for (flow, known) in homes.iter_mut().enumerate() {
                 let mut frame = superframe(&[], 100);
                 frame[35] = flow as u8; // the source port
                 if round == 1 {
@@ -256,8 +256,8 @@ fn a_flow_stays_on_one_queue_and_all_queues_have_some() {
                     }
                     home.is_some()
                 });
-                assert!(homes[flow].is_none() || homes[flow] == home, "flow {flow} has moved");
-                homes[flow] = home;
+                assert!(known.is_none() || *known == home, "flow {flow} has moved");
+                *known = home;
             }
         }
         assert_eq!(counters.rx_frames.get(), 3 * FLOWS as u64, "each once");
@@ -272,7 +272,7 @@ fn frames_for_which_there_is_no_room_are_counted_by_the_kernel() {
     in_netns(|| {
         let container = Container::new();
         container.plug("n0");
-        let (netdev, mut queues) = taken(options("n0"));
+        let (mut netdev, mut queues) = taken(options("n0"));
         let far = raw(&container, true);
         assert_eq!(netdev.lost(), 0);
         let frame = [gso(0).as_bytes(), &superframe(&[], 60_000)].concat();

@@ -80,6 +80,10 @@ pub trait Backend: Debug + Send {
     /// Does what has become possible: called when a watched descriptor is readable, when a worker has lost a queue of the port, and
     /// each second. Capabilities, MTU and health are asked for again when it returns.
     fn tend(&mut self, _desk: &mut dyn Desk) {}
+    /// Frames that the kernel had no room for, since the last question.
+    fn overflowed(&mut self) -> u64 {
+        0
+    }
     /// Ends it for good; the queues are closed already.
     ///
     /// # Errors

@@ -77,6 +77,8 @@ pub struct Netdev {
     place: Option<Place>,
     held: Option<Held>,
     state: Result<(), NetdevError>,
+    /// What the kernel has counted as lost until the interface was let go of, and nobody has asked for.
+    lost: u64,
 }
 
 /// The namespace of the interface.
@@ -105,7 +107,7 @@ impl Netdev {
     /// A port that waits for its interface.
     pub fn new(options: NetdevOptions) -> Self {
         let missing = NetdevError::Missing { name: options.ifname.clone() };
-        Self { options, place: None, held: None, state: Err(missing) }
+        Self { options, place: None, held: None, state: Err(missing), lost: 0 }
     }
 
     /// Takes the interface over: sets it up, keeps the host's stack away from it and opens a socket for each queue.
@@ -118,7 +120,13 @@ impl Netdev {
             Ok(queues) => (self.seen(), queues), // it may have no carrier yet
             Err(error) => (Err(error), Vec::new()),
         };
-        self.state = state;
+        // That it was renamed says more than that it is missing.
+        if !matches!(
+            (&self.state, &state),
+            (Err(NetdevError::Renamed { .. }), Err(NetdevError::Missing { .. }))
+        ) {
+            self.state = state;
+        }
         queues
     }
 
@@ -214,6 +222,7 @@ impl Netdev {
 
     /// Gives the interface back as it was found, where it is still there; the queues are closed already.
     pub fn let_go(&mut self) {
+        self.lost += self.lost_now();
         let Some(held) = self.held.take() else { return };
         let Held { sockets, found, guard, .. } = held;
         // The host's stack comes back last: it is to find the interface as it was.
@@ -224,9 +233,16 @@ impl Netdev {
         drop(guard);
     }
 
+    /// Lets go of it because no worker can be given its queues, which are closed.
+    pub fn give_up(&mut self, source: io::Error) {
+        self.let_go();
+        let name = self.options.ifname.clone();
+        self.state = Err(NetdevError::Socket { operation: "share", name, source });
+    }
+
     /// Whether frames can pass; if not, why.
     pub fn state(&self) -> Result<(), &NetdevError> {
-        self.state.as_ref().map(|()| ())
+        self.state.as_ref().copied()
     }
 
     /// Why the host's own stack still answers on the interface, where the kernel has no means against it.
@@ -271,7 +287,11 @@ impl Netdev {
     }
 
     /// Frames that the kernel had no room for, since the last question.
-    pub fn lost(&self) -> u64 {
+    pub fn lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost) + self.lost_now()
+    }
+
+    fn lost_now(&self) -> u64 {
         let sockets = self.held.iter().flat_map(|held| &held.sockets);
         sockets.map(|socket| u64::from(packet::lost(socket.as_fd()).unwrap_or(0))).sum()
     }

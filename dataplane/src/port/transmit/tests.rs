@@ -272,7 +272,7 @@ fn what_a_full_queue_does_not_take_is_counted_and_the_rest_leaves() {
 }
 
 #[test]
-fn what_is_refused_without_offloads_too_is_counted_as_refused() {
+fn what_is_refused_without_offloads_too_is_counted_by_its_reason() {
     for ring in rings() {
         let (near, far) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::NONBLOCK, None).unwrap();
@@ -284,7 +284,7 @@ fn what_is_refused_without_offloads_too_is_counted_as_refused() {
         assert_eq!(rig.send(&plan, &mut batch(&frames)), []);
         assert_eq!(arrived_vnet(&far), [(VirtioNetHdr::default(), frames[3].0.clone())]);
         // One each, and the three segments of the super-frame.
-        assert_eq!(rig.counted(0), (1, 64, 2, vec![(DropReason::EgressRefused, 5)]));
+        assert_eq!(rig.counted(0), (1, 64, 2, vec![(DropReason::MtuExceeded, 5)]));
     }
 }
 
