@@ -47,6 +47,7 @@ struct Vring {
 pub(super) struct Device {
     offered: u64,
     features: u64,
+    protocol: u64,
     pairs: u16,
     memory: Arc<Memory>,
     /// The guest's receive rings are the even ones, its transmit rings the odd ones (Virtual I/O Device 1.2 §5.1.2).
@@ -58,10 +59,16 @@ impl Device {
         Self {
             offered: features::offered(pairs, offload),
             features: 0,
+            protocol: 0,
             pairs,
             memory: Arc::default(),
             vrings: (0..2 * pairs).map(|_| Vring::default()).collect(),
         }
+    }
+
+    /// Whether a message that wants an answer gets one although it asks for nothing.
+    pub(super) fn answers(&self) -> bool {
+        self.protocol & VhostUserProtocolFeatures::REPLY_ACK.bits() != 0
     }
 
     /// What the guest takes.
@@ -270,7 +277,11 @@ impl VhostUserBackendReqHandlerMut for Device {
     }
 
     fn set_protocol_features(&mut self, accepted: u64) -> Result<()> {
-        if accepted & !features::PROTOCOL.bits() == 0 { Ok(()) } else { Err(Error::FeatureMismatch) }
+        if accepted & !features::PROTOCOL.bits() != 0 {
+            return Err(Error::FeatureMismatch);
+        }
+        self.protocol = accepted;
+        Ok(())
     }
 
     fn get_queue_num(&mut self) -> Result<u64> {

@@ -10,6 +10,8 @@ mod memory;
 mod queue;
 mod ring;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fs, io,

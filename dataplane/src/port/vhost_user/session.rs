@@ -5,7 +5,8 @@
 //! a front end that takes no answers.
 
 use std::{
-    fmt, io,
+    fmt,
+    io::{self, Read as _, Write as _},
     os::{
         fd::{AsFd, BorrowedFd},
         unix::net::UnixStream,
@@ -18,7 +19,7 @@ use rustix::{
     io::{Errno, ioctl_fionread},
     net::{RecvFlags, recv},
 };
-use vhost::vhost_user::{BackendReqHandler, Error};
+use vhost::vhost_user::{BackendReqHandler, Error, VhostUserBackendReqHandlerMut as _, message::FrontendReq};
 
 use super::{Change, device::Device, queue::VhostQueue};
 use crate::frame::Caps;
@@ -29,8 +30,14 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const MESSAGES: usize = 64;
 /// Octets of a message's header: request, flags, size.
 const HEADER: usize = 12;
+/// Octets behind the header of `SET_VRING_ENABLE`: which ring, and whether.
+const ENABLE_BODY: usize = 8;
 /// The longest message that the crate takes (`MAX_MSG_SIZE`).
 const MESSAGE_MAX: u32 = 0x1000;
+/// In a header's flags: the version of the protocol, that the message is an answer, and that it wants one ("Header").
+const VERSION: u32 = 1;
+const REPLY: u32 = 1 << 2;
+const NEED_REPLY: u32 = 1 << 3;
 
 /// How a connection has ended.
 #[derive(Debug)]
@@ -74,9 +81,10 @@ impl Session {
     /// Answers the messages that are there.
     pub(super) fn serve(&mut self) -> Result<Change, Ended> {
         for _ in 0..MESSAGES {
-            match self.next_is_complete() {
-                Ok(true) => self.handler.handle_request().map_err(Ended::from)?,
-                Ok(false) => break,
+            match self.next() {
+                Ok(Next::Nothing) => break,
+                Ok(Next::Enable) => self.enable().map_err(Ended::from)?,
+                Ok(Next::Message) => self.handler.handle_request().map_err(Ended::from)?,
                 Err(Errno::CONNRESET | Errno::PIPE) => return Err(Ended::Left),
                 Err(errno) => return Err(Ended::Error(Error::SocketError(errno.into()))),
             }
@@ -90,22 +98,49 @@ impl Session {
         Ok(if same { Change::None } else { Change::Queues })
     }
 
-    /// Whether a whole message waits, or something that is none: the crate says what is wrong with that.
-    fn next_is_complete(&self) -> Result<bool, Errno> {
+    /// What waits. Something that is no message is the crate's: it says what is wrong with it.
+    fn next(&self) -> Result<Next, Errno> {
         let mut header = [0; HEADER];
         let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let there = match recv(&self.stream, &mut header[..], peek) {
             Ok((0, _)) => return Err(Errno::CONNRESET),
             Ok((there, _)) => there,
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(Next::Nothing),
             Err(errno) => return Err(errno),
         };
         if there < HEADER {
-            return Ok(false);
+            return Ok(Next::Nothing);
         }
-        let [.., a, b, c, d] = header;
-        let size = u32::from_ne_bytes([a, b, c, d]);
-        Ok(size > MESSAGE_MAX || ioctl_fionread(&self.stream)? >= HEADER as u64 + u64::from(size))
+        let [request, _, size] = words(&header);
+        if size <= MESSAGE_MAX && ioctl_fionread(&self.stream)? < HEADER as u64 + u64::from(size) {
+            return Ok(Next::Nothing);
+        }
+        let enable = request == FrontendReq::SET_VRING_ENABLE as u32 && size == ENABLE_BODY as u32;
+        Ok(if enable { Next::Enable } else { Next::Message })
+    }
+
+    /// Answers `SET_VRING_ENABLE`. The crate refuses it to a front end that has not accepted `VHOST_USER_F_PROTOCOL_FEATURES` together
+    /// with the virtio features, as the protocol says; QEMU's network device sends it all the same (7.2 and others: it loses the bit
+    /// in `vhost_net_init`), and every other back end takes it.
+    fn enable(&mut self) -> Result<(), Error> {
+        let mut message = [0; HEADER + ENABLE_BODY];
+        self.stream.read_exact(&mut message).map_err(Error::SocketError)?;
+        let [request, flags, _, index, enable] = words(&message);
+        if flags & !NEED_REPLY != VERSION || enable > 1 {
+            return Err(Error::InvalidMessage);
+        }
+        let mut device = self.device();
+        let result = device.set_vring_enable(index, enable == 1);
+        let answers = flags & NEED_REPLY != 0 && device.answers();
+        drop(device);
+        if answers {
+            let header = [request, VERSION | REPLY, size_of::<u64>() as u32];
+            let body = u64::from(result.is_err());
+            let header = header.iter().flat_map(|word| word.to_ne_bytes());
+            let answer: Vec<u8> = header.chain(body.to_ne_bytes()).collect();
+            self.stream.write_all(&answer).map_err(Error::SocketError)?;
+        }
+        result
     }
 
     pub(super) fn queues(&self) -> Vec<VhostQueue> {
@@ -131,6 +166,25 @@ impl Session {
     fn device(&self) -> MutexGuard<'_, Device> {
         self.device.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What waits on a connection.
+enum Next {
+    /// Nothing, or less than a message.
+    Nothing,
+    /// A message that the crate takes.
+    Message,
+    /// `SET_VRING_ENABLE`.
+    Enable,
+}
+
+/// The words of 32 bits that a message begins with.
+fn words<const N: usize>(octets: &[u8]) -> [u32; N] {
+    let mut words = [0; N];
+    for (word, octets) in words.iter_mut().zip(octets.as_chunks().0) {
+        *word = u32::from_ne_bytes(*octets);
+    }
+    words
 }
 
 impl From<Error> for Ended {
