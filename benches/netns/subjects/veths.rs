@@ -77,7 +77,7 @@ impl Subject for OpenVswitch {
         for end in End::BOTH {
             site.veth(&netns, end.name(), end)?;
             without_offloads(site.host(end).command("ethtool"))?;
-            instance.port("br0", end.name(), &[])?;
+            instance.port("br0", end.name(), &["type=system"])?;
         }
         Ok(Switch::of(instance.into_processes(), [netns]))
     }
