@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 
 use crate::subjects::overlay::{KERNEL, OPEN_VSWITCH};
-use crate::subjects::{self, Subject};
+use crate::subjects::{self, Subject, veths};
 use crate::targets::{self, Target};
 use crate::workload::Workload;
 
@@ -14,16 +14,19 @@ pub(crate) enum Table {
     Switch,
     /// Two hosts behind a tunnel each.
     Overlay,
+    /// Two hosts at one switch, by each kind of port.
+    Ports,
 }
 
 impl Table {
-    pub(crate) const ALL: &'static [Self] = &[Self::Switch, Self::Overlay];
+    pub(crate) const ALL: &'static [Self] = &[Self::Switch, Self::Overlay, Self::Ports];
 
     /// Name of the files that hold it.
     pub(crate) fn file(self) -> &'static str {
         match self {
             Self::Switch => "netns",
             Self::Overlay => "overlay",
+            Self::Ports => "ports",
         }
     }
 
@@ -31,6 +34,7 @@ impl Table {
         match self {
             Self::Switch => "Two namespaces joined by a switch",
             Self::Overlay => "Two hosts joined by VXLAN",
+            Self::Ports => "Two namespaces joined by each kind of port",
         }
     }
 
@@ -38,6 +42,7 @@ impl Table {
         match self {
             Self::Switch => subjects::switches(),
             Self::Overlay => subjects::overlays(),
+            Self::Ports => subjects::ports(),
         }
     }
 
@@ -45,6 +50,9 @@ impl Table {
         match self {
             Self::Switch => Workload::ALL,
             Self::Overlay => &[Workload::Tcp1, Workload::Udp64, Workload::Rtt],
+            Self::Ports => {
+                &[Workload::Tcp1, Workload::Tcp4, Workload::Udp64, Workload::Udp1514, Workload::Rtt]
+            }
         }
     }
 
@@ -52,6 +60,7 @@ impl Table {
         match self {
             Self::Switch => targets::SWITCH,
             Self::Overlay => targets::OVERLAY,
+            Self::Ports => targets::PORTS,
         }
     }
 
@@ -60,6 +69,7 @@ impl Table {
         match self {
             Self::Switch => &[],
             Self::Overlay => &[KERNEL, OPEN_VSWITCH],
+            Self::Ports => &[veths::BRIDGE, veths::OPEN_VSWITCH],
         }
     }
 }

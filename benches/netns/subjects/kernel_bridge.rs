@@ -14,11 +14,13 @@ const NETFILTER: [&str; 3] = [
     "net.bridge.bridge-nf-call-arptables",
 ];
 
-pub(crate) struct KernelBridge;
+pub(crate) struct KernelBridge {
+    pub(crate) name: &'static str,
+}
 
 impl Subject for KernelBridge {
     fn name(&self) -> &'static str {
-        "kernel-bridge"
+        self.name
     }
 
     fn missing(&self) -> Option<String> {

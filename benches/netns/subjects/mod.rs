@@ -10,6 +10,7 @@ pub(crate) mod overlay;
 mod ovs;
 pub(crate) mod tapway;
 mod vde;
+pub(crate) mod veths;
 
 use anyhow::Result;
 
@@ -17,6 +18,8 @@ use crate::process::{Process, installed};
 use crate::topology::{Netns, Site};
 
 pub(crate) const TAPWAY: &str = "tapway";
+/// The same as [`TAPWAY`], where it stands beside other kinds of ports.
+pub(crate) const TAPWAY_TAP: &str = "tapway-tap";
 pub(crate) const TAPWAY_TWO_WORKERS: &str = "tapway-2w";
 
 /// One way to join the two hosts.
@@ -40,7 +43,7 @@ pub(crate) fn switches() -> Vec<Box<dyn Subject>> {
         Box::new(tapway::Tapway { name: TAPWAY, workers: 1 }),
         Box::new(tapway::Tapway { name: TAPWAY_TWO_WORKERS, workers: 2 }),
         Box::new(copy_loop::CopyLoop),
-        Box::new(kernel_bridge::KernelBridge),
+        Box::new(kernel_bridge::KernelBridge { name: "kernel-bridge" }),
         Box::new(ovs::OpenVswitch { name: "ovs", tso: false }),
         Box::new(ovs::OpenVswitch { name: "ovs-tso", tso: true }),
         Box::new(vde::VdeSwitch),
@@ -60,6 +63,19 @@ pub(crate) fn overlays() -> Vec<Box<dyn Subject>> {
         overlay(overlay::UPLINK_IN, Vtep::Kernel, Vtep::Uplink),
         overlay(overlay::KERNEL, Vtep::Kernel, Vtep::Kernel),
         overlay(overlay::OPEN_VSWITCH, Vtep::OpenVswitch, Vtep::Kernel),
+    ]
+}
+
+/// The subjects of the table of port kinds, in the order of the report.
+pub(crate) fn ports() -> Vec<Box<dyn Subject>> {
+    use veths::{BRIDGE, NETDEV, Netdev, OpenVswitch};
+    vec![
+        Box::new(tapway::Tapway { name: TAPWAY_TAP, workers: 1 }),
+        Box::new(Netdev { name: NETDEV, workers: 1, qdisc_bypass: false }),
+        Box::new(Netdev { name: "tapway-netdev-bypass", workers: 1, qdisc_bypass: true }),
+        Box::new(Netdev { name: "tapway-netdev-2w", workers: 2, qdisc_bypass: false }),
+        Box::new(kernel_bridge::KernelBridge { name: BRIDGE }),
+        Box::new(OpenVswitch),
     ]
 }
 
