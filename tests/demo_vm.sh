@@ -72,7 +72,7 @@ boot() { # GUEST
     local words
     read -r -d '' -a words < <(tapwayctl port show "$1" --for qemu 2>/dev/null) || true
     printf '$ qemu-system-x86_64 … $(tapwayctl port show %s --for qemu)\n' "$1"
-    ip netns exec "$id-switch" qemu-system-x86_64 "${machine[@]}" "${words[@]}" -append 'console=ttyS0 panic=-1 quiet' \
+    ip netns exec "$id-switch" qemu-system-x86_64 "${machine[@]}" "${words[@]}" -append 'console=ttyS0 panic=-1 no_timer_check quiet' \
         -serial "file:$dir/$1.console" -serial "pipe:$dir/$1" >"$dir/$1.qemu" 2>&1 &
     started+=($!)
     exec {keyboard[$1]}<>"$dir/$1.in" {screen[$1]}<>"$dir/$1.out"

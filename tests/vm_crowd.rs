@@ -28,7 +28,7 @@ fn eight_guests_at_ports_of_all_kinds_speak_with_each_other_at_once() {
     let directory = TempDir::new().unwrap();
     switch.bridge("br0");
     let vms: Vec<Vm> = (1..=CROWD)
-        .zip(Kind::ALL.into_iter().cycle())
+        .zip(Kind::all().into_iter().cycle())
         .map(|(n, kind)| {
             let nic = Nic { mtu: 9000, ..Nic::new(kind, &format!("vm{n}-{}", kind.word()), n) };
             let mut options = VmOptions::default();
@@ -59,7 +59,7 @@ fn a_guest_at_ports_of_all_kinds_exchanges_every_payload_with_the_kernel_behind_
     let near = Vtep::at(&underlay, 0, Way::Sockets, false);
     let (local, far) = (near.local(), &underlay.site(1).host);
     let cards: Vec<Nic> = (1..)
-        .zip(Kind::ALL)
+        .zip(Kind::all())
         .map(|(n, kind)| Nic { mtu: 9000, ..Nic::new(kind, &format!("vm-{}", kind.word()), n) })
         .collect();
     let vnis: String = cards.iter().map(|card| format!("--vlan-vni {0}=10{0} ", 100 + card.host)).collect();

@@ -46,7 +46,8 @@ impl Place {
     }
 
     fn v4(self) -> String {
-        format!("198.51.100.{}", 4 * self.pair + usize::from(self.end))
+        let subnet = ["198.51.100", "203.0.113"][self.pair / 64];
+        format!("{subnet}.{}", 4 * (self.pair % 64) + usize::from(self.end))
     }
 
     fn v6(self) -> String {
@@ -56,7 +57,7 @@ impl Place {
 
 impl Guest {
     fn boot(image: &Image, net: &Net, switch: &Switch, directory: &TempDir, name: &str, first: u8) -> Self {
-        let kinds = Kind::ALL.iter().flat_map(|&kind| [(kind, ""), (kind, NO_OFFLOADS)]);
+        let kinds = Kind::all().into_iter().flat_map(|kind| [(kind, ""), (kind, NO_OFFLOADS)]);
         let cards: Vec<Nic> = (first..)
             .zip(kinds)
             .map(|(host, (kind, properties))| {
@@ -65,7 +66,8 @@ impl Guest {
                 Nic { properties, mtu: JUMBO, ..Nic::new(kind, &port, host) }
             })
             .collect();
-        let mut options = VmOptions::default();
+        // Each card keeps room for frames of 9000 octets: some megabytes.
+        let mut options = VmOptions { memory: 256, ..VmOptions::default() };
         for card in &cards {
             card.attach(
                 net,
@@ -120,7 +122,9 @@ fn guests_behind_ports_of_every_two_kinds_exchange_every_payload() {
         let with: Vec<_> = (0..cards).map(|n| (place(n, 2).v4(), place(n, 2).v6())).collect();
         let wrong = a.vm.exchange(&with);
         let pair = |n: usize| {
-            format!("{}: {} to {}\n", with[n].0, a.cards[n].port, b.cards[(n + shift) % cards].port)
+            let ends = [&a.cards[n], &b.cards[(n + shift) % cards]]
+                .map(|card| format!("{} {:?}", card.port, switch.show(&card.port).drops));
+            format!("{}: {}\n", with[n].0, ends.join(" to "))
         };
         assert!(
             wrong.is_empty(),

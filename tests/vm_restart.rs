@@ -100,7 +100,7 @@ fn far(card: &Nic) -> Ipv4Addr {
 fn a_guest_that_is_killed_in_the_middle_of_transfers_comes_back_and_others_are_not_disturbed() {
     let Some(image) = Image::new() else { return };
     let Some((net, switch)) = Switch::new(2) else { return };
-    let pairs = Pairs::new(&image, net, &switch, &Kind::ALL);
+    let pairs = Pairs::new(&image, net, &switch, &Kind::all());
     let bystanders = ["x", "y"].map(|name| pairs.net.host(name));
     for (n, host) in (1..).zip(&bystanders) {
         switch.tap(host.name(), host, &format!("--access 10 --address 203.0.113.{n}/24"));
@@ -132,18 +132,18 @@ fn a_guest_that_is_killed_in_the_middle_of_transfers_comes_back_and_others_are_n
 fn a_guest_goes_on_where_it_was_when_the_switch_comes_back() {
     let Some(image) = Image::new() else { return };
     let Some((net, switch)) = Switch::new(2) else { return };
-    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.outlives_the_switch()).collect();
+    let kinds: Vec<Kind> = Kind::all().into_iter().filter(|kind| kind.outlives_the_switch()).collect();
     let pairs = Pairs::new(&image, net, &switch, &kinds);
     let vm = pairs.boot(&image);
     pairs.assert_whole(&switch, &vm);
 
     let before: Vec<u64> = pairs.cards.iter().map(|card| switch.show(&card.port).rx.bytes).collect();
     let transfer =
-        |card| format!("(vm_peer tcp {0} 30000000 && echo whole {0}) >>/tmp/transfers & ", far(card));
+        |card| format!("(vm_peer tcp {0} 8000000 && echo whole {0}) >>/tmp/transfers & ", far(card));
     vm.sh(&pairs.cards.iter().map(transfer).collect::<String>());
     for (card, before) in pairs.cards.iter().zip(before) {
         wait_until(&format!("{} is in the middle of a transfer", card.port), LONG, || {
-            switch.show(&card.port).rx.bytes > before + 1_000_000
+            switch.show(&card.port).rx.bytes > before + 500_000
         });
     }
     drop(switch);

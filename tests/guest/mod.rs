@@ -172,7 +172,7 @@ impl Parts {
             "-display",
             "none",
         ]);
-        command.args(["-serial", "stdio", "-append", "console=ttyS0 panic=-1 oops=panic"]);
+        command.args(["-serial", "stdio", "-append", "console=ttyS0 panic=-1 oops=panic no_timer_check"]);
         command.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(initrd);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut qemu = Qemu(command.spawn().context(QEMU)?);

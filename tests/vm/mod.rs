@@ -41,6 +41,8 @@ use guest::{Parts, QEMU};
 const BOOT: Duration = Duration::from_secs(120);
 /// The longest that a command in it may take.
 const COMMAND: Duration = Duration::from_secs(60);
+/// The longest line that a terminal hands over (`N_TTY_BUF_SIZE`, and the end of the line).
+const LINE: usize = 4094;
 /// What follows the output of a command, with its status.
 const END: &str = "\n=== status ";
 /// Of the console, where something has failed.
@@ -134,11 +136,13 @@ pub(crate) struct VmOptions {
     pub(crate) words: Vec<String>,
     /// Files that QEMU gets opened for reading and writing, as its descriptors 3, 4 and so on.
     pub(crate) opened: Vec<PathBuf>,
+    /// Whether its memory is a file that the back end of vhost-user is given.
+    pub(crate) shares_memory: bool,
 }
 
 impl Default for VmOptions {
     fn default() -> Self {
-        Self { memory: 96, processors: 1, words: Vec::new(), opened: Vec::new() }
+        Self { memory: 96, processors: 1, words: Vec::new(), opened: Vec::new(), shares_memory: false }
     }
 }
 
@@ -178,7 +182,11 @@ impl Vm {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("{script}exec \"$@\""), "sh"]).args(&options.opened);
         command.arg(QEMU).args(image.machine(options.memory, options.processors));
-        command.args(["-append", "console=ttyS0 panic=-1 oops=panic quiet"]);
+        if options.shares_memory {
+            let memory = format!("memory-backend-memfd,id=memory,size={}M,share=on", options.memory);
+            command.args(["-object", &memory, "-machine", "memory-backend=memory"]);
+        }
+        command.args(["-append", "console=ttyS0 panic=-1 oops=panic no_timer_check quiet"]);
         command.arg("-serial").arg(format!("file:{}", console.path().join("console").display()));
         command.args(["-serial", "stdio"]).args(&options.words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -245,13 +253,12 @@ impl Vm {
     /// Exchanges every payload with each of these pairs of an IPv4 and an IPv6 address, with all of them at once; what is wrong.
     #[track_caller]
     pub(crate) fn exchange(&self, with: &[(String, String)]) -> String {
-        let all: String = with.iter().map(|(v4, v6)| format!("exchange {v4} {v6} & ")).collect();
-        let printed = self.sh(&format!("{all} wait"));
+        let all: Vec<String> = with.iter().map(|(v4, v6)| format!("{v4},{v6}")).collect();
+        let printed = self.sh(&format!("exchange {}", all.join(" ")));
+        let failed = printed.lines().filter(|line| line.starts_with("failed ")).map(str::to_owned);
         let missing = with.iter().filter(|(v4, _)| !printed.contains(&format!("exchanged {v4}\n")));
-        missing
-            .map(|(v4, _)| format!("nothing exchanged with {v4}\n"))
-            .chain(printed.lines().filter(|line| line.starts_with("failed ")).map(|line| format!("{line}\n")))
-            .collect()
+        let missing = missing.map(|(v4, _)| format!("not all exchanged with {v4}"));
+        failed.chain(missing).map(|line| line + "\n").collect()
     }
 
     /// What is on its console, and what QEMU complained of.
@@ -278,8 +285,8 @@ impl Vm {
 
 impl Channel {
     fn run(&mut self, line: &str) -> Result<(u8, String)> {
-        if line.contains('\n') {
-            bail!("more than one line");
+        if line.contains('\n') || line.len() > LINE {
+            bail!("more than one line, or more than a line can be");
         }
         writeln!(self.to, "{line}")?;
         self.to.flush()?;

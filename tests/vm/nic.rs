@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!   macvtap     guest ── QEMU ── /dev/tapN of a macvtap ── interface of a TAP ── tap port
+//!   netdev      guest ── QEMU ── /dev/net/tun of a TAP ── its interface ── netdev port
 //!   stream      guest ── QEMU ── Unix socket ── stream port       either may be the one that listens
 //!   dgram       guest ── QEMU ── two Unix sockets ── dgram port
+//!   vhost-user  guest ── rings in its memory ── vhost-user port        QEMU says over a Unix socket where they are
 //! ```
 
 use std::{
@@ -14,7 +16,7 @@ use std::{
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
 use super::VmOptions;
-use crate::topo::{Host, Net, switch::Switch};
+use crate::topo::{Host, Net, skipped, switch::Switch};
 
 /// The properties of a card that leaves all work to the guest.
 pub(crate) const NO_OFFLOADS: &str = ",csum=off,gso=off,host_tso4=off,host_tso6=off,host_ecn=off,host_ufo=off,\
@@ -25,12 +27,18 @@ pub(crate) const NO_OFFLOADS: &str = ",csum=off,gso=off,host_tso4=off,host_tso6=
 pub(crate) enum Kind {
     /// A macvtap on the interface of a `tap` port.
     Macvtap,
+    /// A TAP that QEMU opens, and whose interface a `netdev` port takes.
+    Netdev,
     /// A Unix socket that a `stream` port listens at.
     Stream,
     /// A Unix socket that QEMU listens at.
     StreamConnect,
     /// Two Unix sockets for datagrams.
     Dgram,
+    /// Rings in shared memory, agreed on at a socket that a `vhost-user` port listens at.
+    VhostUser,
+    /// The same where QEMU listens.
+    VhostUserClient,
 }
 
 /// A network card, and its port at br0.
@@ -49,17 +57,39 @@ pub(crate) struct Nic {
 }
 
 impl Kind {
-    /// All of them.
-    pub(crate) const ALL: [Self; 4] = [Self::Macvtap, Self::Stream, Self::StreamConnect, Self::Dgram];
+    /// All that there can be here, and a line for what cannot.
+    pub(crate) fn all() -> Vec<Self> {
+        let all = [
+            Self::Macvtap,
+            Self::Netdev,
+            Self::Stream,
+            Self::StreamConnect,
+            Self::Dgram,
+            Self::VhostUser,
+            Self::VhostUserClient,
+        ];
+        if super::may_open_devices() {
+            return all.to_vec();
+        }
+        skipped("no macvtap: a user namespace may not open its device");
+        all[1..].to_vec()
+    }
 
     /// A short name, for the names of ports.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Macvtap => "mvt",
+            Self::Netdev => "net",
             Self::Stream => "str",
             Self::StreamConnect => "stc",
             Self::Dgram => "dgr",
+            Self::VhostUser => "vhu",
+            Self::VhostUserClient => "vhc",
         }
+    }
+
+    fn shares_memory(self) -> bool {
+        matches!(self, Self::VhostUser | Self::VhostUserClient)
     }
 
     /// Whether the switch is to notice that the guest has gone.
@@ -88,6 +118,13 @@ impl Nic {
     /// Makes the port with these flags, and what is between it and the guest; sockets are in `directory`.
     pub(crate) fn attach(&self, net: &Net, switch: &Switch, directory: &Path, flags: &str) {
         net.home().sysctl("net/ipv6/conf/default/disable_ipv6", "1");
+        // How many frames wait for the guest at a socket of datagrams; 10 are less than two echo requests of 8000 octets.
+        net.home().sysctl("net/unix/max_dgram_qlen", "512");
+        if self.kind == Kind::Netdev {
+            let Self { port, mtu, .. } = self;
+            net.home().ip(&format!("tuntap add dev {port} mode tap vnet_hdr"));
+            net.home().ip(&format!("link set dev {port} mtu {mtu} up"));
+        }
         self.port(switch, directory, flags);
         if self.kind == Kind::Macvtap {
             let (port, macvtap) = (&self.port, macvtap(&self.port));
@@ -103,9 +140,12 @@ impl Nic {
         let [socket, monitors] = self.sockets(directory);
         let kind = match self.kind {
             Kind::Macvtap => "--type tap".to_owned(),
+            Kind::Netdev => "--type netdev".to_owned(),
             Kind::Stream => format!("--type stream --path {socket} --listen"),
             Kind::StreamConnect => format!("--type stream --path {socket} --connect"),
             Kind::Dgram => format!("--type dgram --path {socket} --peer-path {monitors}"),
+            Kind::VhostUser => format!("--type vhost-user --path {socket} --server"),
+            Kind::VhostUserClient => format!("--type vhost-user --path {socket} --client"),
         };
         switch.port(&format!("{} --bridge br0 {kind} --mtu {} {flags}", self.port, self.mtu));
     }
@@ -114,19 +154,29 @@ impl Nic {
     pub(crate) fn plug(&self, net: &Net, directory: &Path, options: &mut VmOptions) {
         let Self { port, properties, .. } = self;
         let [socket, monitors] = self.sockets(directory);
+        options.shares_memory |= self.kind.shares_memory();
         let netdev = match self.kind {
             Kind::Macvtap => {
                 options.opened.push(node(net.home(), &macvtap(port), directory));
                 format!("tap,id={port},fd={}", 2 + options.opened.len())
             }
+            Kind::Netdev => format!("tap,id={port},ifname={port},script=no,downscript=no,vnet_hdr=on"),
             Kind::Stream => format!("stream,id={port},server=off,addr.type=unix,addr.path={socket}"),
             Kind::StreamConnect => format!("stream,id={port},server=on,addr.type=unix,addr.path={socket}"),
             Kind::Dgram => format!(
                 "dgram,id={port},local.type=unix,local.path={monitors},remote.type=unix,remote.path={socket}"
             ),
+            Kind::VhostUser | Kind::VhostUserClient => {
+                let who = if self.kind == Kind::VhostUser { "reconnect=1" } else { "server=on" };
+                let chardev = format!("socket,id=chr-{port},path={socket},{who}");
+                options.words.extend(["-chardev".to_owned(), chardev]);
+                format!("vhost-user,id={port},chardev=chr-{port}")
+            }
         };
+        // QEMU 7.2 ends by a fault where processors are emulated and the back end of a card with MSI-X is not QEMU itself.
+        let vectors = if self.kind.shares_memory() { ",vectors=0" } else { "" };
         // Without a ROM, which is to boot from the network.
-        let device = format!("virtio-net-pci,netdev={port},mac={},romfile={properties}", self.mac());
+        let device = format!("virtio-net-pci,netdev={port},mac={},romfile={vectors}{properties}", self.mac());
         options.words.extend(["-netdev".to_owned(), netdev, "-device".to_owned(), device]);
     }
 

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            println!("{}: {e}", words.join(" "));
+            println!("{e}");
             ExitCode::FAILURE
         }
     }
