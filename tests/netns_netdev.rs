@@ -268,6 +268,7 @@ fn an_interface_of_a_bridge_or_of_another_port_is_refused() {
 fn frames_that_the_kernel_had_no_room_for_are_counted() {
     let Some(net) = Net::new() else { return };
     let a = net.host("a");
+    a.sysctl("net/ipv6/conf/default/disable_ipv6", "1");
     net.veth("a", &a, "eth0");
     let flood = a.vnet_socket("eth0");
     net.home().run(|| {
@@ -288,7 +289,6 @@ fn frames_that_the_kernel_had_no_room_for_are_counted() {
         for _ in 0..600 {
             flood.send_with(frame::tcp4_vnet(1400), &superframe).expect("sends");
         }
-        engine.run_inline();
         let count = |engine: &mut Engine| {
             let port = engine.call(Request::PortShow { name: "a".parse().expect("a name") });
             let tapway_dataplane::api::Reply::Port { port } = port.expect("a port") else { panic!() };
@@ -296,6 +296,7 @@ fn frames_that_the_kernel_had_no_room_for_are_counted() {
             (port.rx.frames, lost)
         };
         wait_until("lost frames are counted", LONG, || {
+            engine.run_inline();
             engine.housekeep();
             let (taken, lost) = count(&mut engine);
             lost > 100 && taken + lost == 600

@@ -4,7 +4,8 @@
 //! refuses. One file an object: `link`, `address`, `route`, `neighbour`; [`device`] makes whole devices of them, and
 //! [`Monitor`] listens. `nftables` speaks to netfilter, for the one table that there is to make.
 //! Never touches frames, never keeps a socket: a [`Socket`] belongs to the namespace it was opened in and keeps
-//! that namespace alive, so it is opened for one operation and dropped after it. A [`Monitor`] alone is kept, by who watches.
+//! that namespace alive, so it is opened for one operation and dropped after it. A [`Monitor`] and an [`IngressDrop`] alone are
+//! kept, by who watches and who has taken an interface over.
 //! The packet crates change often; their types do not leave this module.
 
 mod address;

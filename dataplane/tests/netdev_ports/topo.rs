@@ -19,7 +19,7 @@ use tapway_dataplane::{
     netns::Netns,
     port::{
         PacketQueue, Received,
-        netdev::{Netdev, NetdevOptions},
+        netdev::{Netdev, NetdevError, NetdevOptions},
     },
     sys::{netns, packet, udp},
 };
@@ -132,10 +132,22 @@ pub(crate) fn options(ifname: &str) -> NetdevOptions {
 #[track_caller]
 pub(crate) fn taken(options: NetdevOptions) -> (Netdev, Vec<PacketQueue>) {
     let mut netdev = Netdev::new(options);
-    let queues = netdev.take_over();
+    let queues = take_over(&mut netdev);
     netdev.state().unwrap_or_else(|e| panic!("{e}"));
     assert!(netdev.unguarded().is_none(), "{:?}", netdev.unguarded());
     (netdev, queues)
+}
+
+/// Takes over what may have been let go of a moment ago: a process that another test starts has our descriptors too, between its
+/// fork and its exec, and the interface with them.
+#[track_caller]
+pub(crate) fn take_over(netdev: &mut Netdev) -> Vec<PacketQueue> {
+    let mut queues = Vec::new();
+    wait_until("let go of by all", || {
+        queues = netdev.take_over();
+        !matches!(netdev.state(), Err(NetdevError::InUse { .. }))
+    });
+    queues
 }
 
 /// A socket that sends and receives whole frames at eth0 of a container, with a virtio header of 12 octets before each where

@@ -12,7 +12,9 @@ use tapway_dataplane::{
     },
 };
 
-use crate::topo::{Container, in_netns, ip, link, no_ipv6, options, raw, receive, silent, taken, wait_until};
+use crate::topo::{
+    Container, in_netns, ip, link, no_ipv6, options, raw, receive, silent, take_over, taken, wait_until,
+};
 
 const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const PEER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
@@ -56,7 +58,7 @@ fn the_host_is_silent_on_the_interface_until_the_port_lets_go_of_it() {
         let container = Container::new();
         container.plug("n0");
         ip(&format!("address add {HOST}/24 dev n0"));
-        assert!(answers(&container), "it is the host's");
+        wait_until("it is the host's", || answers(&container));
         let (mut netdev, mut queues) = taken(options("n0"));
         assert!(!answers(&container));
         let (mut batch, counters) = (Batch::new(), PortCounters::default());
@@ -64,7 +66,7 @@ fn the_host_is_silent_on_the_interface_until_the_port_lets_go_of_it() {
         assert_eq!(batch.bytes(0), question(), "the port has the frame");
         netdev.let_go();
         drop(queues);
-        assert!(answers(&container), "it is the host's again");
+        wait_until("it is the host's again", || answers(&container));
         // No more is done when the daemon is killed: the kernel closes what is open.
         let (netdev, queues) = taken(options("n0"));
         assert!(!answers(&container));
@@ -137,7 +139,7 @@ fn a_port_waits_for_its_interface_and_takes_over_the_next_of_its_name() {
         for _ in 0..2 {
             container.plug("n0");
             assert_eq!(netdev.look(), Turn::TakeOver);
-            let mut queues = netdev.take_over();
+            let mut queues = take_over(&mut netdev);
             netdev.state().unwrap_or_else(|e| panic!("{e}"));
             assert_eq!(netdev.ifindex(), Some(link("n0").index));
             let (mut batch, counters) = (Batch::new(), PortCounters::default());
@@ -153,12 +155,12 @@ fn a_port_waits_for_its_interface_and_takes_over_the_next_of_its_name() {
         }
         // Deleted and made again before anybody looked.
         container.plug("n0");
-        assert_eq!(netdev.take_over().len(), 1);
+        assert_eq!(take_over(&mut netdev).len(), 1);
         ip("link del n0");
         container.plug("n0");
         assert_eq!(netdev.look(), Turn::LetGo);
         netdev.let_go();
-        assert_eq!(netdev.take_over().len(), 1);
+        assert_eq!(take_over(&mut netdev).len(), 1);
         assert_eq!(netdev.ifindex(), Some(link("n0").index));
     });
 }
@@ -192,7 +194,7 @@ fn down_renamed_and_without_a_far_end_are_told_apart() {
         netdev.let_go();
         ip("link set n9 name n0");
         assert_eq!(netdev.look(), Turn::TakeOver);
-        assert_eq!(netdev.take_over().len(), 1);
+        assert_eq!(take_over(&mut netdev).len(), 1);
         assert!(link("n0").up, "the port sets up what it takes over");
     });
 }
