@@ -160,6 +160,9 @@ drop_reasons! {
     SecureBpdu "secure_bpdu" Ingress
         "A secured port sent a spanning tree BPDU."
         "Switch spanning tree off behind the port, or take --secure off.";
+    SecureMacLimit "secure_mac_limit" Ingress
+        "A secured port sent under its address in more VLANs than its --mac-limit allows."
+        "Stop what tags frames with many VLANs behind the port, or raise --mac-limit.";
     SecureMalformed "secure_malformed" Ingress
         "The headers that --secure must check are truncated or contradict themselves."
         "Find the sender of broken frames behind this port.";

@@ -26,6 +26,11 @@ pub const DEFAULT_SRC_PORT: PortRange = match PortRange::new(49_152, 65_535) {
     Some(range) => range,
     None => unreachable!(),
 };
+/// Flooded frames a second that a secured port may send where nothing else is said: more than a host has a use for, and little to
+/// everybody else.
+pub(super) const DEFAULT_SECURE_STORM_LIMIT: u32 = 1000;
+/// Addresses of a secured port that names no VLANs, where nothing else is said: its one MAC address in so many VLANs.
+pub(super) const DEFAULT_SECURE_MAC_LIMIT: u32 = 64;
 /// The MTU of an interface where nothing else is said (`ETH_DATA_LEN`).
 pub const DEFAULT_MTU: u32 = 1500;
 
@@ -70,8 +75,6 @@ defaults! { PortOptions:
     hairpin hairpin_or_default: OnOff = OnOff(false);
     isolated isolated_or_default: OnOff = OnOff(false);
     locked locked_or_default: OnOff = OnOff(false);
-    mac_limit mac_limit_or_default: u32 = 0;
-    storm_limit storm_limit_or_default: u32 = 0;
     admin admin_or_default: AdminState = AdminState::Up;
 }
 
@@ -123,6 +126,24 @@ impl PortOptions {
             PortType::Geneve => geneve::PORT,
             _ => vxlan::PORT,
         })
+    }
+
+    /// What is in force for `mac_limit`: a secured port has one address in each VLAN that it is a member of.
+    pub fn mac_limit_or_default(&self) -> u32 {
+        let of_secured = || match (&self.trunk, self.access.or(self.qinq)) {
+            (Some(list), _) if !list.is_all() => {
+                let native = self.native.filter(|vid| !list.contains(vid.get()));
+                (list.iter().count() + usize::from(native.is_some())) as u32
+            }
+            (None, Some(_)) => 1,
+            _ => DEFAULT_SECURE_MAC_LIMIT,
+        };
+        self.mac_limit.unwrap_or_else(|| if self.secure.is_some() { of_secured() } else { 0 })
+    }
+
+    /// What is in force for `storm_limit`: a secured port has one in any case.
+    pub fn storm_limit_or_default(&self) -> u32 {
+        self.storm_limit.unwrap_or(if self.secure.is_some() { DEFAULT_SECURE_STORM_LIMIT } else { 0 })
     }
 
     /// Whether a stream or dgram port waits for the other side; otherwise it goes to it.
@@ -177,6 +198,8 @@ impl PortSpec {
     /// Every setting in force, lists in ascending order: what has no default and was not given stays away.
     pub fn effective(&self, workers: u16) -> PortOptions {
         let mut all = self.options.with_defaults().with_defaults_of_type();
+        all.mac_limit = Some(all.mac_limit_or_default());
+        all.storm_limit = Some(all.storm_limit_or_default());
         let kind = all.kind_or_default();
         if kind.is_tunnel() {
             all.dst_port = Some(all.dst_port_or_default());
@@ -300,6 +323,31 @@ mod tests {
         assert!(
             tap.dst_port.is_none() && tap.ttl.is_none() && tap.remote_check.is_none() && tap.gbp.is_none()
         );
+    }
+
+    #[test]
+    fn a_secured_port_has_limits_unless_it_is_told_others() {
+        let limits = |text: &str| {
+            let secure = "secure = \"mac=02:00:00:00:00:01\"";
+            let spec: PortSpec =
+                toml::from_str(&format!("name = \"x\"\nbridge = \"br0\"\n{secure}\n{text}")).unwrap();
+            let all = spec.effective(1);
+            (all.mac_limit.unwrap(), all.storm_limit.unwrap())
+        };
+        for (text, macs) in [
+            ("", 64),
+            ("trunk = \"all\"\nnative = 5", 64),
+            ("access = 10", 1),
+            ("qinq = 10", 1),
+            ("trunk = \"10,20-29\"", 11),
+            ("trunk = \"10,20-29\"\nnative = 5", 12),
+            ("trunk = \"10,20-29\"\nnative = 10", 11),
+        ] {
+            assert_eq!(limits(text), (macs, 1000), "{text}");
+        }
+        assert_eq!(limits("mac_limit = 0\nstorm_limit = 0"), (0, 0));
+        let plain: PortSpec = toml::from_str("name = \"x\"\nbridge = \"br0\"\naccess = 10").unwrap();
+        assert_eq!((plain.effective(1).mac_limit, plain.effective(1).storm_limit), (Some(0), Some(0)));
     }
 
     #[test]

@@ -213,6 +213,8 @@ mod tests {
             [
                 "access: 10 -> unset",
                 "flood: off -> on",
+                "mac_limit: 0 -> 64",
+                "storm_limit: 0 -> 1000",
                 "trunk: unset -> all",
                 "secure: unset -> mac=02:00:00:00:00:01",
                 "netns: unset -> blue"

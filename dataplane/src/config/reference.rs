@@ -123,6 +123,8 @@ fn the_help_texts_name_the_defaults_in_force() {
         "remote_check",
         "listen",
         "connect",
+        "mac_limit",
+        "storm_limit",
         "mode",
         "dstport",
         "ttl",

@@ -145,6 +145,14 @@ pub enum Driver {
     Packet,
 }
 
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Packet => "packet",
+        })
+    }
+}
+
 /// What can be said of a port beside its name and its bridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -199,11 +207,11 @@ pub struct PortOptions {
     #[arg(long, value_name = "on|off", help_heading = "Policy")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locked: Option<OnOff>,
-    /// Learn at most this many addresses, 0 for no limit [default: 0]
+    /// Learn at most this many addresses, 0 for no limit [default: 0, with secure one a VLAN]
     #[arg(long, value_name = "N", help_heading = "Policy")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac_limit: Option<u32>,
-    /// Broadcast, unknown unicast and multicast frames a second that may enter, 0 for no limit [default: 0]
+    /// Broadcast, unknown unicast and multicast frames a second that may enter, 0 for no limit [default: 0, with secure 1000]
     #[arg(long, value_name = "PPS", help_heading = "Policy")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storm_limit: Option<u32>,

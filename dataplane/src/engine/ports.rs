@@ -81,11 +81,6 @@ impl PortState {
         options.mtu.or(carried).or(self.link_mtu).unwrap_or_else(|| options.mtu_or_default())
     }
 
-    /// Where what is behind it is found: the name of its interface, or the path of its socket.
-    fn place(&self) -> String {
-        self.spec.options.path.clone().unwrap_or_else(|| self.backend.ifname())
-    }
-
     /// Asks the backend again for what the workers are to know; says whether that has changed.
     pub(super) fn look(&mut self) -> bool {
         let now = (self.backend.caps(), self.backend.mtu());
@@ -186,13 +181,13 @@ impl Engine {
             secure: secure(&spec.options),
         };
         let (port, bridge) = (&spec.name, &spec.bridge);
-        match &state.tunnel {
-            Some(TunnelState { tunnel, .. }) => {
+        match (&state.tunnel, &spec.options.path) {
+            (Some(TunnelState { tunnel, .. }), _) => {
                 tracing::info!(%port, %bridge, path = %self.path_of(tunnel), "port added");
             }
-            None => {
-                let (kind, place) = (spec.options.kind_or_default(), state.place());
-                tracing::info!(%port, %bridge, %kind, place, queues, "port added");
+            (None, Some(path)) => tracing::info!(%port, %bridge, path, "port added"),
+            (None, None) => {
+                tracing::info!(%port, %bridge, ifname = %state.backend.ifname(), queues, "port added");
             }
         }
         self.ports.insert(spec.name.clone(), state);
@@ -251,7 +246,7 @@ impl Engine {
         state.look();
         let before = std::mem::replace(&mut state.spec, spec);
         let (old, new) = (&before.options, &state.spec.options);
-        if new.storm_limit != old.storm_limit {
+        if new.storm_limit_or_default() != old.storm_limit_or_default() {
             state.storm = storm(new.storm_limit_or_default());
         }
         if new.bum_limit != old.bum_limit {

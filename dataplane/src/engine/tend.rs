@@ -9,6 +9,9 @@ use super::{
 };
 use crate::{config::PortName, port::Queue};
 
+/// That of a port whose queues are all back; a worker's report of a loss is of none.
+const NO_DEAL: u64 = 0;
+
 /// The desk at which the backend of one port gives and takes.
 struct PortDesk<'a> {
     engine: &'a mut Engine,
@@ -21,7 +24,7 @@ impl Desk for PortDesk<'_> {
     fn take_back(&mut self) -> Vec<Queue> {
         let Some(state) = self.engine.ports.get_mut(self.name) else { return Vec::new() };
         let idx = state.idx;
-        state.queues = 0;
+        (state.queues, state.deal) = (0, NO_DEAL);
         state.lost = false;
         let oper = mem::replace(&mut state.oper, Oper::Down("its queues are taken back".into()));
         if oper == Oper::Up {

@@ -279,7 +279,7 @@ impl Engine {
         let mut view = TunnelView::of(port.spec.effective(self.workers.len() as u16));
         if let Some(TunnelState { tunnel, .. }) = &port.tunnel {
             view.inner_mtu = Some(tunnel.inner_mtu());
-            view.path = Some(self.path_of(tunnel));
+            view.via = Some(self.path_of(tunnel));
         }
         view
     }

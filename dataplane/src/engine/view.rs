@@ -7,7 +7,7 @@ use super::{
 use crate::{
     api::{
         BridgeView, DropView, FdbCounts, PROTOCOL_VERSION, PortStatsView, PortView, Refusal, Reply, Status,
-        Traffic, WorkerView,
+        Traffic, VmView, WorkerView,
     },
     config::{AdminState, OnOff, PortName, PortType},
     counters::Totals,
@@ -170,6 +170,7 @@ impl Engine {
             mac_limit: options.mac_limit_or_default(),
             storm_limit: options.storm_limit_or_default(),
             secure: options.secure.clone(),
+            vm: VmView::of(spec.effective(self.workers.len() as u16)),
             tunnel: self.tunnel_view(state),
             macs: self.bridges.get(&spec.bridge).map_or(0, |b| b.fdb.port_len(state.idx) as u64),
             rx: rx(&totals),

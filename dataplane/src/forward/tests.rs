@@ -473,6 +473,15 @@ fn every_drop_reason_of_the_path_can_happen_and_is_counted_once() {
             plain_frame(ipv6(&[134, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])),
         ),
         (R::SecureBpdu, plain(vec![secure(&[]), port()]), plain_frame(pvst)),
+        (
+            R::SecureMacLimit,
+            {
+                let s = plain(vec![Port { mac_limit: 1, ..secure(&[]) }, port()]);
+                assert_eq!(s.outputs(0, &tagged(10, frame(BROADCAST, 1))), [1]);
+                s
+            },
+            plain_frame(tagged(11, frame(BROADCAST, 1))),
+        ),
         (R::SecureMalformed, plain(vec![secure(&[]), port()]), plain_frame(with_type([8, 0], &[0x45, 0, 0]))),
         (R::Locked, plain(vec![Port { locked: true, ..port() }, port()]), plain_frame(frame(BROADCAST, 1))),
         (R::StickyViolation, sticky(plain(two()), 1), plain_frame(frame(BROADCAST, 1))),
