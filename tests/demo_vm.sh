@@ -3,9 +3,9 @@
 #
 #              tapwayd, in a namespace of its own
 #   ┌──────────────────── br0, VLAN 10 ────────────────────┐
-#   │ vm1: type stream                   vm2: type dgram   │
+#   │ vm1: type netdev                   vm2: type stream  │
 #   └──────┬──────────────────────────────────────┬────────┘
-#     a Unix socket                        two Unix sockets
+#     the interface of a TAP               a Unix socket
 #     QEMU ── eth0 198.51.100.1            QEMU ── eth0 198.51.100.2
 #
 # The guests are a kernel of Debian, busybox, and no disk (.ci/guest); what they print comes from their consoles.
@@ -100,8 +100,9 @@ show tapwayctl status --wait 10s
 show tapwayctl bridge add br0
 
 say 'A port for each VM, and what its QEMU is to be told'
-show tapwayctl port add vm1 --bridge br0 --type stream --path "$dir/vm1.sock" --access 10 --secure mac=02:00:00:00:00:01
-show tapwayctl port add vm2 --bridge br0 --type dgram --path "$dir/vm2.sock" --access 10 --secure mac=02:00:00:00:00:02
+show tapwayctl device add vm1 --type tap
+show tapwayctl port add vm1 --bridge br0 --type netdev --queues 1 --access 10 --secure mac=02:00:00:00:00:01
+show tapwayctl port add vm2 --bridge br0 --type stream --path "$dir/vm2.sock" --access 10 --secure mac=02:00:00:00:00:02
 show tapwayctl port show vm1 --for qemu
 show tapwayctl port show vm2 --for qemu
 

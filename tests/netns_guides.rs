@@ -59,10 +59,13 @@ fn vms() {
     if !vm::may_open_devices() {
         return topo::skipped("a user namespace may not open the device of a macvtap");
     }
-    // What the page says of the rest of a VM; and interfaces as the page's namespace has them.
-    let machine = image.machine(96, 1).join(" ");
+    // What the page calls the rest of a VM, and where the scripts are; and /sys/class/net with what is in the page's namespace.
+    let machine = image.machine(512, 1).join(" ");
+    let share = root().join("ctl/share");
     let before = format!(
-        "```sh\nmount -t sysfs sysfs /sys\nmachine='{machine} -append quiet -serial null -serial null'\n```\n"
+        "```sh\nmount -t sysfs sysfs /sys\nshare={}\n\
+         machine='{machine} -global virtio-net-pci.vectors=0 -append no_timer_check -serial null -serial null'\n```\n",
+        share.display()
     );
     let text = fs::read_to_string(root().join(page)).expect("the page");
     shows(page, &(before + &text));
