@@ -30,6 +30,8 @@ use crate::frame::Caps;
 struct Vring {
     slot: Arc<Slot>,
     layout: Layout,
+    /// The entry that is next, as it was when it was stopped or as the front end has said.
+    base: u16,
     /// Whether the front end has said where it lies.
     placed: bool,
     enabled: bool,
@@ -204,7 +206,7 @@ impl Vring {
         match &mut *state {
             State::Running(running) => {
                 tell(running.ring.publish());
-                self.layout.base = running.ring.base();
+                self.base = running.ring.base();
             }
             State::Broken(Fault::Outside) => self.deal += 1,
             State::Broken(_) | State::Stopped => return,
@@ -343,7 +345,7 @@ impl VhostUserBackendReqHandlerMut for Device {
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
         let base = u16::try_from(base).map_err(|_| Error::InvalidParam)?;
-        self.change_one(index, |vring| vring.layout.base = base)
+        self.change_one(index, |vring| vring.base = base)
     }
 
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
@@ -351,7 +353,7 @@ impl VhostUserBackendReqHandlerMut for Device {
         vring.clear();
         vring.kick = None;
         vring.call = None;
-        Ok(VhostUserVringState::new(index, vring.layout.base.into()))
+        Ok(VhostUserVringState::new(index, vring.base.into()))
     }
 
     fn set_vring_kick(&mut self, index: u8, file: Option<File>) -> Result<()> {

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     counters::{DropReason, PortCounters},
-    frame::{Batch, Caps, MAX_FRAME, Offload},
+    frame::{BATCH, Batch, Caps, MAX_FRAME, Offload},
     wire::{VirtioNetHdr, ethernet, virtio_net},
 };
 
@@ -178,7 +178,8 @@ impl Running {
         self.ring.hush();
         let mut seen = (0, 0);
         let end = loop {
-            if batch.is_full() {
+            // Chains that hold no frame count too, or a guest that sends nothing else would keep the worker for itself.
+            if batch.is_full() || seen.0 >= BATCH as u64 {
                 break Ok(Received::Full);
             }
             match self.receive_one(batch, counters, &mut seen) {

@@ -30,8 +30,9 @@ const SIZE_MAX: u16 = 32768;
 /// The most descriptors of a chain, and of all chains that one frame takes: as many as QEMU's (`VIRTQUEUE_MAX_SIZE`). A guest's
 /// driver uses some twenty at most.
 pub(super) const SEGMENTS_MAX: usize = 1024;
-/// The most chains that one frame takes: a super-frame of 64 KiB in buffers of an octet less would be nonsense.
-const CHAINS_MAX: usize = 1024;
+/// The most chains that one frame takes: a super-frame of 64 KiB in buffers of 512 octets. Linux gives 1526 or more to each, DPDK 2 KiB;
+/// a guest that gives an octet to each would have the worker walk its ring for every frame.
+pub(super) const CHAINS_MAX: usize = 128;
 
 /// Octets of a descriptor.
 const DESCRIPTOR: usize = size_of::<Descriptor>();
@@ -108,8 +109,6 @@ pub(super) struct Layout {
     pub(super) descriptors: u64,
     pub(super) available: u64,
     pub(super) used: u64,
-    /// The entry that is next.
-    pub(super) base: u16,
     pub(super) event_idx: bool,
     pub(super) indirect: bool,
 }
@@ -161,7 +160,9 @@ pub(super) enum Room {
 }
 
 impl Ring {
-    /// Takes a ring into use.
+    /// Takes a ring into use. It goes on where its used index says, whatever base the front end names: all before that entry is done,
+    /// as chains are used in order, and nothing behind it. The two are the same but where a switch was killed, or where the front end
+    /// knows no better (DPDK does likewise, `translate_ring_addresses` in lib/vhost/vhost_user.c).
     pub(super) fn new(memory: Arc<Memory>, layout: &Layout, call: Option<Arc<File>>) -> Result<Self, Fault> {
         let size = u16::try_from(layout.size)
             .ok()
@@ -185,8 +186,8 @@ impl Ring {
             size,
             event_idx: layout.event_idx,
             indirect: layout.indirect,
-            next_available: layout.base,
-            seen_available: layout.base,
+            next_available: next_used,
+            seen_available: next_used,
             next_used,
             published: next_used,
             quiet: false,

@@ -71,7 +71,6 @@ impl DriverRing {
             descriptors: user(self.table()),
             available: user(self.available()),
             used: user(self.used()),
-            base: self.available,
             event_idx: features & features::EVENT_IDX != 0,
             indirect: features & features::INDIRECT_DESC != 0,
         }

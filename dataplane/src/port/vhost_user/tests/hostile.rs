@@ -137,6 +137,29 @@ fn a_frame_longer_than_any_is_dropped_whatever_its_buffers_say() {
 }
 
 #[test]
+fn a_guest_that_sends_only_what_is_dropped_has_no_more_than_a_batch_at_a_time() {
+    let mut guest = Guest::new(FEATURES);
+    for _ in 0..ENTRIES {
+        guest.transmit(0, &VirtioNetHdr::default(), &[]);
+    }
+    assert_eq!((guest.recv(), guest.frames().len()), (Received::Full, 0));
+    assert_eq!(guest.recv(), Received::Drained);
+}
+
+#[test]
+fn buffers_of_an_octet_are_no_buffers() {
+    let mut guest = Guest::new(FEATURES);
+    guest.buffers(1, 12);
+    for n in 1..ENTRIES {
+        guest.describe(guest.receive.table(), n, GUEST, 1, WRITE, 0);
+        guest.offer_receive(n);
+    }
+    assert_eq!(guest.send(&VirtioNetHdr::default(), &octets(60)), SendResult::Held, "they hold 63");
+    assert_eq!(guest.send(&VirtioNetHdr::default(), &octets(60)), SendResult::Gone(rustix::io::Errno::PROTO));
+    assert_eq!(guest.state(1), "a buffer too short for a virtio header");
+}
+
+#[test]
 fn a_receive_ring_that_makes_no_sense_is_stopped_when_a_frame_is_to_go_there() {
     for (what, spoil) in [
         ("a buffer of the wrong direction", (0x4_0000, 2048, 0)),

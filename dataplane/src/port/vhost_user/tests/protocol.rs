@@ -148,7 +148,9 @@ impl Monitor {
         self.front.set_vring_call(index, &call).unwrap();
         self.front.set_vring_err(index, &err).unwrap();
         self.front.set_vring_kick(index, &kick).unwrap();
-        (self.kicks.push(kick), self.calls.push(call), self.errs.push(err));
+        self.kicks.push(kick);
+        self.calls.push(call);
+        self.errs.push(err);
     }
 
     fn start_pair(&mut self, guest: &Guest) {
@@ -215,6 +217,25 @@ fn a_ring_that_is_stopped_says_how_far_it_came_and_goes_on_from_there() {
     assert_eq!(guest.recv(), Received::Drained);
     assert_eq!(guest.frames().len(), 1, "what was made available meanwhile");
     guest.used_transmit();
+    passes(&mut guest);
+}
+
+#[test]
+fn a_switch_that_was_killed_goes_on_where_the_used_index_says() {
+    let (_directory, port, mut guest, monitor) = running();
+    passes(&mut guest);
+    passes(&mut guest);
+    drop((port, monitor)); // nobody asked for the base
+    guest.transmit(1, &VirtioNetHdr::default(), &octets(60));
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("vm1");
+    let port = Port::open(&path, true, 1);
+    let mut monitor = Monitor::connect(&path, &guest, FEATURES);
+    monitor.start_pair(&guest); // says base 0
+    port.until(Ok(()));
+    guest.queue = port.get().queues().pop().unwrap();
+    assert_eq!((guest.recv(), guest.frames().len()), (Received::Drained, 1));
+    assert_eq!(guest.used_transmit(), [(1, 0)]);
     passes(&mut guest);
 }
 
