@@ -51,6 +51,27 @@ fn eight_guests_at_ports_of_all_kinds_speak_with_each_other_at_once() {
 }
 
 #[test]
+fn two_guests_with_a_queue_for_each_processor_exchange_every_payload() {
+    let Some(image) = Image::new() else { return };
+    let Some((net, switch)) = Switch::new(2) else { return };
+    let directory = TempDir::new().unwrap();
+    switch.bridge("br0");
+    let [a, b] = [1, 2].map(|n| {
+        let nic = Nic { mtu: 9000, queues: 2, ..Nic::new(Kind::Netdev, &format!("vm{n}"), n) };
+        let mut options = VmOptions { processors: 2, ..VmOptions::default() };
+        nic.attach(&net, &switch, directory.path(), "");
+        nic.plug(&net, directory.path(), &mut options);
+        Vm::boot(&image, net.home(), &nic.port, &options)
+    });
+    for vm in [&a, &b] {
+        vm.sh("ip link set eth0 mtu 9000");
+        assert_eq!(vm.sh("echo /sys/class/net/eth0/queues/rx-*").split_whitespace().count(), 2);
+        assert_eq!(switch.show(vm.name()).queues, 2);
+    }
+    assert_eq!(a.exchange(&[("198.51.100.2".to_owned(), "2001:db8::2".to_owned())]), "");
+}
+
+#[test]
 fn a_guest_at_ports_of_all_kinds_exchanges_every_payload_with_the_kernel_behind_a_tunnel() {
     let Some(image) = Image::new() else { return };
     let Some((net, switch)) = Switch::new(2) else { return };

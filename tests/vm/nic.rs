@@ -54,6 +54,8 @@ pub(crate) struct Nic {
     pub(crate) properties: &'static str,
     /// Of the port, and of what is between.
     pub(crate) mtu: u32,
+    /// Pairs of queues, of a kind that has several.
+    pub(crate) queues: u16,
 }
 
 impl Kind {
@@ -107,7 +109,7 @@ impl Kind {
 impl Nic {
     /// A card with all its offloads, for the MTU of Ethernet.
     pub(crate) fn new(kind: Kind, port: &str, host: u8) -> Self {
-        Self { kind, port: port.to_owned(), host, properties: "", mtu: 1500 }
+        Self { kind, port: port.to_owned(), host, properties: "", mtu: 1500, queues: 1 }
     }
 
     /// The address of the card.
@@ -122,7 +124,8 @@ impl Nic {
         net.home().sysctl("net/unix/max_dgram_qlen", "512");
         if self.kind == Kind::Netdev {
             let Self { port, mtu, .. } = self;
-            net.home().ip(&format!("tuntap add dev {port} mode tap vnet_hdr"));
+            let several = if self.queues > 1 { "multi_queue" } else { "" };
+            net.home().ip(&format!("tuntap add dev {port} mode tap vnet_hdr {several}"));
             net.home().ip(&format!("link set dev {port} mtu {mtu} up"));
         }
         self.port(switch, directory, flags);
@@ -140,19 +143,21 @@ impl Nic {
         let [socket, monitors] = self.sockets(directory);
         let kind = match self.kind {
             Kind::Macvtap => "--type tap".to_owned(),
-            Kind::Netdev => "--type netdev".to_owned(),
+            Kind::Netdev => format!("--type netdev --queues {}", self.queues),
             Kind::Stream => format!("--type stream --path {socket} --listen"),
             Kind::StreamConnect => format!("--type stream --path {socket} --connect"),
             Kind::Dgram => format!("--type dgram --path {socket} --peer-path {monitors}"),
-            Kind::VhostUser => format!("--type vhost-user --path {socket} --server"),
-            Kind::VhostUserClient => format!("--type vhost-user --path {socket} --client"),
+            Kind::VhostUser => format!("--type vhost-user --path {socket} --server --queues {}", self.queues),
+            Kind::VhostUserClient => {
+                format!("--type vhost-user --path {socket} --client --queues {}", self.queues)
+            }
         };
         switch.port(&format!("{} --bridge br0 {kind} --mtu {} {flags}", self.port, self.mtu));
     }
 
     /// Adds the card to what a guest has.
     pub(crate) fn plug(&self, net: &Net, directory: &Path, options: &mut VmOptions) {
-        let Self { port, properties, .. } = self;
+        let Self { port, properties, queues, .. } = self;
         let [socket, monitors] = self.sockets(directory);
         options.shares_memory |= self.kind.shares_memory();
         let netdev = match self.kind {
@@ -160,7 +165,9 @@ impl Nic {
                 options.opened.push(node(net.home(), &macvtap(port), directory));
                 format!("tap,id={port},fd={}", 2 + options.opened.len())
             }
-            Kind::Netdev => format!("tap,id={port},ifname={port},script=no,downscript=no,vnet_hdr=on"),
+            Kind::Netdev => {
+                format!("tap,id={port},ifname={port},script=no,downscript=no,vnet_hdr=on,queues={queues}")
+            }
             Kind::Stream => format!("stream,id={port},server=off,addr.type=unix,addr.path={socket}"),
             Kind::StreamConnect => format!("stream,id={port},server=on,addr.type=unix,addr.path={socket}"),
             Kind::Dgram => format!(
@@ -170,13 +177,15 @@ impl Nic {
                 let who = if self.kind == Kind::VhostUser { "reconnect=1" } else { "server=on" };
                 let chardev = format!("socket,id=chr-{port},path={socket},{who}");
                 options.words.extend(["-chardev".to_owned(), chardev]);
-                format!("vhost-user,id={port},chardev=chr-{port}")
+                format!("vhost-user,id={port},chardev=chr-{port},queues={queues}")
             }
         };
         // QEMU 7.2 ends by a fault where processors are emulated and the back end of a card with MSI-X is not QEMU itself.
         let vectors = if self.kind.shares_memory() { ",vectors=0" } else { "" };
+        let several = if *queues > 1 { ",mq=on" } else { "" };
         // Without a ROM, which is to boot from the network.
-        let device = format!("virtio-net-pci,netdev={port},mac={},romfile={vectors}{properties}", self.mac());
+        let device =
+            format!("virtio-net-pci,netdev={port},mac={},romfile={vectors}{several}{properties}", self.mac());
         options.words.extend(["-netdev".to_owned(), netdev, "-device".to_owned(), device]);
     }
 
