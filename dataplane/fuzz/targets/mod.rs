@@ -14,6 +14,7 @@ pub mod secure;
 pub mod split;
 pub mod topology;
 pub mod uplink;
+pub mod vhost;
 
 /// A target's name, which is that of its directory in `corpus/`, and its function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -32,4 +33,5 @@ pub const ALL: &[Target] = &[
     ("split", split::run),
     ("topology", topology::run),
     ("uplink", uplink::run),
+    ("vhost", vhost::run),
 ];
