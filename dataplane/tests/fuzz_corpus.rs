@@ -82,6 +82,25 @@ fn kept() -> &'static [Kept] {
 }
 
 #[test]
+fn the_inputs_for_vhost_reach_what_they_are_named_for() {
+    let health = |name: &str| targets::vhost::health(&fs::read(corpus().join("vhost").join(name)).unwrap());
+    for good in
+        ["frames-both-ways", "event-index-and-four-frames", "indirect-table", "small-buffers-not-mergeable"]
+    {
+        assert_eq!(health(good), "", "{good}");
+    }
+    for (bad, why) in [
+        ("descriptor-loop", "descriptor loop"),
+        ("indirect-in-indirect", "an indirect descriptor where there can be none"),
+        ("index-far-ahead", "40000 entries are available, more than there are"),
+        ("wrong-direction", "a buffer of the wrong direction"),
+        ("buffers-outside-the-memory", "a buffer at 0x10000, outside the guest's memory"),
+    ] {
+        assert!(health(bad).ends_with(why), "{bad}: {}", health(bad));
+    }
+}
+
+#[test]
 fn the_inputs_for_split_reach_what_they_are_named_for() {
     let split = |name: &str| {
         let input = fs::read(corpus().join("split").join(name)).unwrap();

@@ -15,6 +15,7 @@ pub mod split;
 pub mod stream;
 pub mod topology;
 pub mod uplink;
+pub mod vhost;
 
 /// A target's name, which is that of its directory in `corpus/`, and its function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -34,4 +35,5 @@ pub const ALL: &[Target] = &[
     ("stream", stream::run),
     ("topology", topology::run),
     ("uplink", uplink::run),
+    ("vhost", vhost::run),
 ];

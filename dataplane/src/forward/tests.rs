@@ -558,6 +558,7 @@ fn every_drop_reason_of_the_path_can_happen_and_is_counted_once() {
     let elsewhere = [
         by_kernel,
         crate::port::tests::REASONS,
+        crate::port::vhost_user::tests::REASONS,
         crate::port::encap::tests::REASONS,
         crate::overlay::decap::tests::REASONS,
         crate::overlay::uplink::tests::REASONS,

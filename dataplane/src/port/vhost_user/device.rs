@@ -312,7 +312,10 @@ impl VhostUserBackendReqHandlerMut for Device {
         _: Option<bool>,
     ) -> Result<Option<VhostUserMemoryRegionBase>> {
         let mut regions = self.memory.regions().to_vec();
-        regions.push(Region::map(region, file)?);
+        match regions.iter_mut().find(|known| known.is(region)) {
+            Some(known) => known.add(),
+            None => regions.push(Region::map(region, file)?),
+        }
         self.replace_memory(regions)?;
         Ok(None)
     }
@@ -320,7 +323,9 @@ impl VhostUserBackendReqHandlerMut for Device {
     fn remove_mem_region(&mut self, region: &VhostUserSingleMemoryRegion) -> Result<()> {
         let mut regions = self.memory.regions().to_vec();
         let at = regions.iter().position(|known| known.is(region)).ok_or(Error::InvalidParam)?;
-        regions.remove(at);
+        if !regions[at].remove() {
+            regions.remove(at);
+        }
         self.replace_memory(regions)
     }
 

@@ -48,6 +48,8 @@ pub(super) struct Region {
     /// Its address in the front end: where rings are is said by such addresses.
     user: u64,
     len: u64,
+    /// How many times it was added. QEMU up to 8.0 adds it once for each pair of queues, and removes it as often.
+    times: u64,
 }
 
 impl Region {
@@ -58,12 +60,23 @@ impl Region {
         let size = usize::try_from(len).map_err(|e| failed(e.to_string()))?;
         let mapping = MmapRegion::from_file(FileOffset::new(file, region.mmap_offset), size)
             .map_err(|e| failed(e.to_string()))?;
-        Ok(Self { mapping: Arc::new(mapping), guest, user, len })
+        Ok(Self { mapping: Arc::new(mapping), guest, user, len, times: 1 })
     }
 
     /// Whether a front end means this one.
     pub(super) fn is(&self, region: &VhostUserMemoryRegion) -> bool {
         (self.guest, self.user, self.len) == (region.guest_phys_addr, region.user_addr, region.memory_size)
+    }
+
+    /// Adds it once more.
+    pub(super) fn add(&mut self) {
+        self.times = self.times.saturating_add(1);
+    }
+
+    /// Removes it once; whether it is still there.
+    pub(super) fn remove(&mut self) -> bool {
+        self.times = self.times.saturating_sub(1);
+        self.times > 0
     }
 
     /// Where in the mapping `addr` is, in addresses that begin at `base`.

@@ -11,7 +11,7 @@ mod queue;
 mod ring;
 mod session;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     fs, io,

@@ -17,6 +17,9 @@ use crate::{
 };
 use guest::{ENTRIES, FEATURES, GUEST, Guest, INDIRECT, NEXT, SECOND, told};
 
+/// The reasons that a vhost-user port alone gives.
+pub(crate) const REASONS: &[DropReason] = &[DropReason::GuestBuffer];
+
 fn tcp4() -> VirtioNetHdr {
     VirtioNetHdr {
         flags: virtio_net::F_NEEDS_CSUM,
