@@ -56,19 +56,41 @@ fn two_guests_with_a_queue_for_each_processor_exchange_every_payload() {
     let Some((net, switch)) = Switch::new(2) else { return };
     let directory = TempDir::new().unwrap();
     switch.bridge("br0");
-    let [a, b] = [1, 2].map(|n| {
-        let nic = Nic { mtu: 9000, queues: 2, ..Nic::new(Kind::Netdev, &format!("vm{n}"), n) };
-        let mut options = VmOptions { processors: 2, ..VmOptions::default() };
-        nic.attach(&net, &switch, directory.path(), "");
-        nic.plug(&net, directory.path(), &mut options);
-        Vm::boot(&image, net.home(), &nic.port, &options)
+    let kinds: Vec<Kind> = Kind::all().into_iter().filter(|kind| kind.has_queues()).collect();
+    let mut cards = Vec::new();
+    let [a, b] = [1, 2].map(|end| {
+        let mut options = VmOptions { memory: 192, processors: 2, ..VmOptions::default() };
+        let mut lines = String::from("ip address flush dev eth0 scope global; ");
+        for (n, &kind) in (0..).zip(&kinds) {
+            let card = Nic {
+                mtu: 9000,
+                queues: 2,
+                ..Nic::new(kind, &format!("vm{end}-{}", kind.word()), 16 * end + n)
+            };
+            // A kind meets the next: a's first card b's second.
+            let pair = if end == 1 { n } else { (n + 1) % kinds.len() as u8 };
+            card.attach(&net, &switch, directory.path(), &format!("--access {}", 100 + pair));
+            card.plug(&net, directory.path(), &mut options);
+            cards.push(card.port);
+            lines += &format!(
+                "ip link set eth{n} mtu 9000 up; ip address add 198.51.100.{}/29 dev eth{n}; \
+                 ip address add 2001:db8:0:{pair}::{end}/64 dev eth{n}; ",
+                8 * pair + end
+            );
+        }
+        let vm = Vm::boot(&image, net.home(), &format!("vm{end}"), &options);
+        vm.sh(&lines);
+        vm
     });
-    for vm in [&a, &b] {
-        vm.sh("ip link set eth0 mtu 9000");
-        assert_eq!(vm.sh("echo /sys/class/net/eth0/queues/rx-*").split_whitespace().count(), 2);
-        assert_eq!(switch.show(vm.name()).queues, 2);
+    for port in cards {
+        switch.wait_oper(&port, "up");
+        assert_eq!(switch.show(&port).queues, 2, "{port}");
     }
-    assert_eq!(a.exchange(&[("198.51.100.2".to_owned(), "2001:db8::2".to_owned())]), "");
+    assert_eq!(b.sh("echo /sys/class/net/eth0/queues/rx-*").split_whitespace().count(), 2);
+    let with: Vec<_> = (0..kinds.len())
+        .map(|pair| (format!("198.51.100.{}", 8 * pair + 2), format!("2001:db8:0:{pair}::2")))
+        .collect();
+    assert_eq!(a.exchange(&with), "", "of {kinds:?}");
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub(crate) struct Nic {
     pub(crate) properties: &'static str,
     /// Of the port, and of what is between.
     pub(crate) mtu: u32,
-    /// Pairs of queues, of a kind that has several.
+    /// Pairs of queues, of kinds that have several.
     pub(crate) queues: u16,
 }
 
@@ -88,6 +88,11 @@ impl Kind {
             Self::VhostUser => "vhu",
             Self::VhostUserClient => "vhc",
         }
+    }
+
+    /// Whether a card can have several queues.
+    pub(crate) fn has_queues(self) -> bool {
+        self == Self::Netdev || self.shares_memory()
     }
 
     fn shares_memory(self) -> bool {
