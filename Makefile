@@ -16,10 +16,11 @@ help: ## this list
 	@while IFS=: read -r name what; do printf 'make %-6s  %s\n' "$$name" "$${what#*## }"; done \
 	    < <(grep -E '^[a-z]+:.*## ' Makefile)
 
-demo: ## builds the switch and shows it at work: hosts, VLANs, a transfer, the tables, a trace, tunnels
-	@.ci/packages demo
+demo: ## builds the switch and shows it at work: hosts, VLANs, a transfer, the tables, a trace, tunnels; with VM=1 two virtual machines
+	@.ci/packages demo$(if $(VM),-vm)
 	cargo build --release --locked --bins
-	tests/demo.sh target/release
+	$(if $(VM),cargo build --release --locked -p tapway --examples)
+	tests/demo$(if $(VM),_vm).sh target/release
 
 test: deps ## every test: unit, simulation, namespaces, black box, replay of the fuzz corpus
 	cargo test --workspace --locked --no-run

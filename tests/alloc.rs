@@ -15,11 +15,11 @@ use tapway_dataplane::{
     forward::{Env, Scratch, Silent, TxPlan, forward},
     frame::{BATCH, Batch, Caps},
     index::{BridgeIdx, PortIdx},
-    port::{Queue, Received, TapQueue, Transmitter},
+    port::{Queue, Received, StreamQueue, TapQueue, Transmitter, stream::Connection},
     snapshot::{Bridge, Port, Snapshot},
     sys::uring::Batcher,
     tick::Tick,
-    wire::{Vid, virtio_net},
+    wire::{Vid, stream, virtio_net},
 };
 
 /// Rounds before one is measured: tables have found their size, and a queue has seen that reading several at once pays.
@@ -268,4 +268,20 @@ fn a_drop_allocates_nothing() {
         (0, frames)
     };
     case(&ports, 0, |_| (), frames);
+}
+
+#[test]
+fn streams_allocate_nothing_and_what_leaves_by_one_is_written_at_once() {
+    let streams = |rig: &mut Rig| {
+        for (queue, far) in rig.queues.iter_mut().zip(&mut rig.far) {
+            let (near, end) =
+                socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap();
+            *queue = Queue::Stream(StreamQueue::new(Connection::new(near).unwrap()));
+            *far = end;
+        }
+    };
+    let framed = |frame: Vec<u8>| [&stream::prefix(frame.len())[..], &frame].concat();
+    let frames = |_| (0, (0..FRAMES).map(|n| framed(ethernet(BROADCAST, station(0, n)))).collect());
+    let plain = (VlanMode::Transparent, Caps::NONE);
+    case(&[plain.clone(), plain.clone(), plain], 2, streams, frames);
 }

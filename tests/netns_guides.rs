@@ -5,6 +5,7 @@
 
 mod pages;
 mod topo;
+mod vm;
 
 use std::{env, fmt::Write as _, fs, path::PathBuf, process::Command, sync::OnceLock};
 
@@ -12,6 +13,27 @@ use pages::{Block, blocks, told};
 
 /// A page takes half of it on a machine that is busy.
 const SECONDS: u32 = 120;
+
+/// The page with virtual machines, which needs one.
+const VMS: &str = "docs/guide/vms.md";
+
+#[test]
+fn vms() {
+    let Some(image) = vm::Image::new() else { return };
+    if !vm::may_open_devices() {
+        return topo::skipped("a user namespace may not open the device of a macvtap");
+    }
+    // What the page calls the rest of a VM, and where the scripts are; and /sys/class/net with what is in the page's namespace.
+    let machine = image.machine(512, 1).join(" ");
+    let share = root().join("ctl/share");
+    let before = format!(
+        "```sh\nmount -t sysfs sysfs /sys\nshare={}\n\
+         machine='{machine} -global virtio-net-pci.vectors=0 -append no_timer_check -serial null -serial null'\n```\n",
+        share.display()
+    );
+    let text = fs::read_to_string(root().join(VMS)).expect("the page");
+    pages::runs_as_shown(VMS, &(before + &text), binaries, SECONDS);
+}
 
 /// A test for each page.
 macro_rules! pages {
@@ -45,7 +67,9 @@ fn every_page_with_commands_runs_here_or_in_the_guest() {
     let guides = guides.map(|entry| {
         format!("docs/guide/{}", entry.expect("an entry").file_name().into_string().expect("UTF-8"))
     });
-    let run = |page: &str| HERE.contains(&page) || pages::IN_GUEST.iter().any(|(name, _)| *name == page);
+    let run = |page: &str| {
+        page == VMS || HERE.contains(&page) || pages::IN_GUEST.iter().any(|(name, _)| *name == page)
+    };
     let has_commands =
         |page: &str| !blocks(&fs::read_to_string(root().join(page)).expect("a page")).is_empty();
     let missing: Vec<String> =

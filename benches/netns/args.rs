@@ -25,8 +25,8 @@ pub(crate) struct Args {
     pub(crate) table: Vec<Table>,
     /// Measure only these subjects: tapway, tapway-2w, copy-loop, kernel-bridge, ovs, ovs-tso, vde; of the overlay
     /// tapway-sockets, tapway-sockets-out, tapway-sockets-in, tapway-uplink, tapway-uplink-out, tapway-uplink-in,
-    /// kernel-vxlan, ovs-vxlan; of the links veth, veth-bridge, macvlan, ipvlan, vlan, vxlan, geneve, vxlan-bridge,
-    /// tapway-tap
+    /// kernel-vxlan, ovs-vxlan; of the port kinds tapway-tap, tapway-netdev, tapway-netdev-bypass, tapway-netdev-2w, veth-bridge,
+    /// ovs-veth; of the links veth, veth-bridge, macvlan, ipvlan, vlan, vxlan, geneve, vxlan-bridge, tapway-tap
     #[arg(long, value_name = "SUBJECT,…", value_delimiter = ',', env = "TAPWAY_BENCH_ONLY")]
     pub(crate) only: Vec<String>,
     /// Run only these workloads

@@ -1,9 +1,10 @@
 //! The namespace bench: what a frame costs end to end, beside the other switches one could use instead.
 //!
 //! One run joins two namespaces (`client`, `server`) by each subject in turn, measures the same workloads with real
-//! kernel stacks at both ends, and writes a table, a JSON file and a plot. There are three such tables: one switch between
-//! the two (`target/bench/netns.json`, `.svg`), a tunnel between two hosts (`target/bench/overlay.json`, `.svg`), and each
-//! type of link that the kernel has (`target/bench/links.json`, `.svg`).
+//! kernel stacks at both ends, and writes a table, a JSON file and a plot. There are four such tables: one switch between
+//! the two (`target/bench/netns.json`, `.svg`), a tunnel between two hosts (`target/bench/overlay.json`, `.svg`), one switch
+//! again by each kind of port (`target/bench/ports.json`, `.svg`), and each type of link that the kernel has
+//! (`target/bench/links.json`, `.svg`).
 //! Rounds are interleaved (round 1 of every subject, then round 2 of every subject, the order rotated) so that a
 //! machine that gets slower or faster during the run does so for everybody.
 //!

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 use crate::subjects::links::VETH;
 use crate::subjects::overlay::{KERNEL, OPEN_VSWITCH};
-use crate::subjects::{self, Subject};
+use crate::subjects::{self, Subject, veths};
 use crate::targets::{self, Target};
 use crate::workload::Workload;
 
@@ -15,18 +15,21 @@ pub(crate) enum Table {
     Switch,
     /// Two hosts behind a tunnel each.
     Overlay,
+    /// Two hosts at one switch, by each kind of port.
+    Ports,
     /// Two hosts on each type of link.
     Links,
 }
 
 impl Table {
-    pub(crate) const ALL: &'static [Self] = &[Self::Switch, Self::Overlay, Self::Links];
+    pub(crate) const ALL: &'static [Self] = &[Self::Switch, Self::Overlay, Self::Ports, Self::Links];
 
     /// Name of the files that hold it.
     pub(crate) fn file(self) -> &'static str {
         match self {
             Self::Switch => "netns",
             Self::Overlay => "overlay",
+            Self::Ports => "ports",
             Self::Links => "links",
         }
     }
@@ -35,6 +38,7 @@ impl Table {
         match self {
             Self::Switch => "Two namespaces joined by a switch",
             Self::Overlay => "Two hosts joined by VXLAN",
+            Self::Ports => "Two namespaces joined by each kind of port",
             Self::Links => "Two hosts on each type of link",
         }
     }
@@ -43,6 +47,7 @@ impl Table {
         match self {
             Self::Switch => subjects::switches(),
             Self::Overlay => subjects::overlays(),
+            Self::Ports => subjects::ports(),
             Self::Links => subjects::links(),
         }
     }
@@ -51,6 +56,9 @@ impl Table {
         match self {
             Self::Switch => Workload::ALL,
             Self::Overlay | Self::Links => &[Workload::Tcp1, Workload::Udp64, Workload::Rtt],
+            Self::Ports => {
+                &[Workload::Tcp1, Workload::Tcp4, Workload::Udp64, Workload::Udp1514, Workload::Rtt]
+            }
         }
     }
 
@@ -58,6 +66,7 @@ impl Table {
         match self {
             Self::Switch => targets::SWITCH,
             Self::Overlay => targets::OVERLAY,
+            Self::Ports => targets::PORTS,
             Self::Links => &[], // the kernel's links are what they are
         }
     }
@@ -67,6 +76,7 @@ impl Table {
         match self {
             Self::Switch => &[],
             Self::Overlay => &[KERNEL, OPEN_VSWITCH],
+            Self::Ports => &[veths::BRIDGE, veths::OPEN_VSWITCH],
             Self::Links => &[VETH],
         }
     }

@@ -5,7 +5,7 @@ use crate::samples::Samples;
 use crate::subjects::overlay::{
     KERNEL, OPEN_VSWITCH, SOCKETS, SOCKETS_IN, SOCKETS_OUT, UPLINK_IN, UPLINK_OUT,
 };
-use crate::subjects::{TAPWAY, TAPWAY_TWO_WORKERS};
+use crate::subjects::{TAPWAY, TAPWAY_TWO_WORKERS, veths};
 use crate::workload::Metric;
 
 /// A bound on a number.
@@ -51,6 +51,12 @@ pub(crate) const OVERLAY: &[Target] = &[
     target(Metric::Tcp1, UPLINK_IN, Some(OPEN_VSWITCH), Bound::AtLeast(10.0)),
     target(Metric::Udp64, SOCKETS, Some(OPEN_VSWITCH), Bound::AtLeast(1.3)),
     target(Metric::Udp64, SOCKETS, Some(KERNEL), Bound::AtLeast(1.0)),
+];
+
+pub(crate) const PORTS: &[Target] = &[
+    target(Metric::Tcp1, veths::NETDEV, Some(veths::BRIDGE), Bound::AtLeast(0.9)),
+    target(Metric::Tcp1, veths::NETDEV, Some(veths::OPEN_VSWITCH), Bound::AtLeast(6.0)),
+    target(Metric::Udp64, veths::NETDEV, Some(veths::OPEN_VSWITCH), Bound::AtLeast(1.2)),
 ];
 
 impl Target {

@@ -15,6 +15,8 @@ use tapway_dataplane::{
     wire::{MacAddr, Vid},
 };
 
+use crate::attach::{Memory, Monitor};
+
 /// Controls the Tapway switch.
 #[derive(Debug, Parser)]
 #[command(
@@ -170,7 +172,10 @@ pub(crate) enum Port {
         after_help = "Example:\n  tapwayctl port add vm1 --bridge br0 --access 10 --netns blue --address 198.51.100.1/24\n  \
                       tapwayctl port add up1 --bridge br0 --trunk 10,20-29 --native 1\n  \
                       tapwayctl port add overlay --bridge br0 --type vxlan --vni 1000 --local 198.51.100.1 --remote 198.51.100.2\n  \
-                      tapwayctl port add site --bridge br0 --type geneve --vlan-vni 10=1010 --vlan-vni 20=1020 --local 2001:db8::1"
+                      tapwayctl port add site --bridge br0 --type geneve --vlan-vni 10=1010 --vlan-vni 20=1020 --local 2001:db8::1\n  \
+                      tapwayctl port add vm2 --bridge br0 --type netdev --ifname tap2 --secure mac=02:00:00:00:00:02\n  \
+                      tapwayctl port add vm3 --bridge br0 --type stream --path /run/tapway/vm3.sock\n  \
+                      tapwayctl port add vm4 --bridge br0 --type vhost-user --path /run/tapway/vm4.sock --queues 2"
     )]
     Add(Box<PortSpec>),
     /// Change settings of a port, on live traffic
@@ -189,11 +194,22 @@ pub(crate) enum Port {
     /// All ports
     #[command(after_help = "Example:\n  tapwayctl port list --json")]
     List,
-    /// Everything about one port
-    #[command(after_help = "Example:\n  tapwayctl port show vm1")]
+    /// Everything about one port, or how a VM is attached to it
+    ///
+    /// With --for, what is printed can be used as it is; what else has to be done is said on stderr.
+    #[command(
+        after_help = "Example:\n  tapwayctl port show vm1\n  tapwayctl port show vm1 --for libvirt\n  \
+                      tapwayctl port show vm1 --for qemu --memory 2G"
+    )]
     Show {
         /// Name of the port
         name: PortName,
+        /// What this VM monitor is to be told to attach a VM to the port
+        #[arg(long = "for", value_name = "MONITOR")]
+        monitor: Option<Monitor>,
+        /// Memory of the VM, which it shares with the switch on a vhost-user port
+        #[arg(long, value_name = "SIZE", default_value = "1G", requires = "monitor")]
+        memory: Memory,
     },
 }
 

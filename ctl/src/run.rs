@@ -14,10 +14,11 @@ use tapway_dataplane::{
         self, BridgeView, DeviceView, DropView, FdbView, NeighView, Plan, PortStatsView, PortView,
         RemoteView, Request, UplinkView,
     },
-    config::{DeviceOptions, PortOptions},
+    config::{DeviceOptions, PortName, PortOptions, PortSpec},
 };
 
 use crate::{
+    attach::{Memory, Monitor, SwitchEnd, attach},
     cli::{
         Apply, Bridge, Cli, Device, DeviceSet, Diff, End, Fdb, FdbFilter, Global, Neigh, Noun, Port, PortSet,
         Remote, Status, Trace, Uplink, Watch,
@@ -109,6 +110,18 @@ struct OneDevice {
 #[derive(Deserialize)]
 struct Uplinks {
     uplinks: Vec<UplinkView>,
+}
+
+/// Of an export, what it says of ports.
+#[derive(Deserialize)]
+struct Export {
+    config: ExportedPorts,
+}
+
+#[derive(Deserialize)]
+struct ExportedPorts {
+    #[serde(default)]
+    port: Vec<PortSpec>,
 }
 
 #[derive(Deserialize)]
@@ -215,11 +228,31 @@ impl Tool {
                 ports.sort_by(|a, b| a.name.cmp(&b.name));
                 self.show(&ports, || print::ports(&ports))
             }
-            Port::Show { name } => {
+            Port::Show { name, monitor: None, .. } => {
                 let OnePort { port } = self.ask(&Request::PortShow { name })?;
                 self.show(&port, || print::port(&port))
             }
+            Port::Show { name, monitor: Some(monitor), memory } => self.attach(name, monitor, memory),
         }
+    }
+
+    fn attach(&self, name: PortName, monitor: Monitor, memory: Memory) -> Result<(), Failure> {
+        let OnePort { port } = self.ask(&Request::PortShow { name })?;
+        let Export { config } = self.ask(&Request::Export)?;
+        let Some(spec) = config.port.iter().find(|spec| spec.name == port.name) else {
+            return Err(Failure::Protocol(format!("port {} is shown and not exported", port.name)));
+        };
+        let status: api::Status = self.ask(&Request::Status)?;
+        let end = SwitchEnd::new(spec, status.workers.len() as u16, port.mtu, memory);
+        let attachment = attach(&end, monitor)?;
+        self.show(&attachment.document(), || attachment.text())?;
+        if !self.global.json {
+            let mut err = anstream::stderr().lock();
+            for note in &attachment.notes {
+                writeln!(err, "note: {note}")?;
+            }
+        }
+        Ok(())
     }
 
     fn fdb(&self, verb: Fdb) -> Result<(), Failure> {

@@ -155,7 +155,8 @@ fn a_list_is_an_array_of_objects() {
         assert!(port.get(key).is_some(), "{key}");
     }
     assert_eq!(doc(&daemon, "status")["protocol"], 1);
-    assert_eq!(doc(&daemon, "export"), json!({ "bridge": [{ "name": "br0" }] }));
+    let ports = json!([{ "name": "vm1", "bridge": "br0", "access": 10 }, { "name": "vm2", "bridge": "br0", "admin": "down" }]);
+    assert_eq!(doc(&daemon, "export"), json!({ "bridge": [{ "name": "br0" }], "port": ports }));
 }
 
 #[test]
@@ -184,7 +185,7 @@ fn tables_are_plain_where_nobody_sees_colour() {
         ok(&daemon, "drops")
             .contains("\nvlan_not_member: The frame's VLAN is not among those of the port.\n")
     );
-    assert_eq!(ok(&daemon, "export"), "[[bridge]]\nname = \"br0\"\n");
+    assert!(ok(&daemon, "export").starts_with("[[bridge]]\nname = \"br0\"\n\n[[port]]\nname = \"vm1\"\n"));
     for line in ["port list", "status", "trace --port vm1 --frame 00", "drops"] {
         assert!(!ok(&daemon, line).contains('\x1b'), "{line}");
     }
@@ -299,6 +300,69 @@ fn a_trace_takes_a_frame_as_other_tools_print_it() {
 }
 
 #[test]
+fn ports_for_vms_are_made_and_shown_in_the_words_of_their_flags() {
+    let daemon = Daemon::start();
+    for line in [
+        "port add a --bridge br0 --type netdev --ifname tap7 --qdisc-bypass on --driver packet",
+        "port add b --bridge br0 --type stream --path /run/b --connect",
+        "port add c --bridge br0 --type dgram --path /run/c --peer-path /run/d",
+        "port add d --bridge br0 --type vhost-user --path /run/e --client --queues 4",
+    ] {
+        assert_eq!(doc(&daemon, line), json!({ "changed": true }), "{line}");
+    }
+    let shown = |name: &str, keys: &[&str]| -> Vec<Value> {
+        let port = doc(&daemon, &format!("port show {name}"));
+        keys.iter().map(|key| port.get(key).cloned().unwrap_or_default()).collect()
+    };
+    assert_eq!(
+        shown("a", &["type", "driver", "qdisc_bypass", "path"]),
+        [json!("netdev"), json!("packet"), json!(true), json!(null)]
+    );
+    assert_eq!(
+        shown("b", &["type", "path", "listen", "connect", "ifname", "persist"]),
+        [json!("stream"), json!("/run/b"), json!(false), json!(true), json!(null), json!(null)]
+    );
+    assert_eq!(
+        shown("c", &["type", "path", "peer_path", "connect"]),
+        [json!("dgram"), json!("/run/c"), json!("/run/d"), json!(true)]
+    );
+    assert_eq!(
+        shown("d", &["type", "path", "server", "client"]),
+        [json!("vhost-user"), json!("/run/e"), json!(false), json!(true)]
+    );
+}
+
+#[test]
+fn a_port_says_what_a_vm_monitor_is_to_be_told() {
+    let daemon = Daemon::start();
+    ok(
+        &daemon,
+        "port add v --bridge br0 --type netdev --ifname tap7 --secure mac=02:00:00:00:00:07 --queues 2",
+    );
+    ok(&daemon, "port add s --bridge br0 --type stream --path /run/s.sock");
+    let (code, out, err) = run(&daemon.socket(), "port show v --for qemu");
+    let words = "-netdev tap,id=v,ifname=tap7,script=no,downscript=no,vnet_hdr=on,queues=2\n\
+                 -device virtio-net-pci,netdev=v,mac=02:00:00:00:00:07,mq=on,vectors=6\n";
+    assert_eq!((code, out.as_str(), err.as_str()), (0, words, ""));
+    let document = doc(&daemon, "port show v --for firecracker");
+    assert_eq!(document["config"]["network-interfaces"][0]["host_dev_name"], "tap7");
+    assert!(document["notes"][0].as_str().unwrap().contains("tapwayctl device add tap7 --type tap"));
+    let (code, out, err) = run(&daemon.socket(), "port show s --for qemu");
+    assert!(
+        code == 0 && out.starts_with("-netdev stream,id=s,server=off") && err.contains("note: QEMU gives"),
+        "{err}"
+    );
+    let memory = ok(&daemon, "port show v --for cloud-hypervisor --memory 2G --json");
+    assert!(memory.contains("tap=tap7,mac=02:00:00:00:00:07,num_queues=4"), "{memory}");
+
+    let (err, document) = refused(&daemon, "port show s --for libvirt");
+    assert_eq!(document["error"], "NoWay");
+    assert!(err.contains("libvirt cannot use port s, which is of type stream"), "{err}");
+    let (err, _) = refused(&daemon, "port show nothing --for qemu");
+    assert!(err.contains("port \"nothing\" does not exist"), "{err}");
+}
+
+#[test]
 fn what_makes_no_sense_is_a_usage_error_before_anybody_is_asked() {
     let nowhere = Path::new("/nonexistent/tapway.sock");
     for (line, why) in [
@@ -315,6 +379,8 @@ fn what_makes_no_sense_is_a_usage_error_before_anybody_is_asked() {
         ("port add vm1 --bridge br0 --access 10 --trunk 20", "cannot be used with"),
         ("port add vm1 --bridge br0 --hairpin maybe", "neither on nor off"),
         ("port set vm1", "nothing to set"),
+        ("port show vm1 --for xen", "possible values: qemu, libvirt, cloud-hypervisor, firecracker"),
+        ("port show vm1 --for qemu --memory 2", "is no size: write 512M or 2G"),
         ("port set vm1 --unset colour", "no setting of a port"),
         ("bridge set br0", "nothing to set"),
         ("device add x", "--type"),
@@ -332,7 +398,9 @@ fn what_makes_no_sense_is_a_usage_error_before_anybody_is_asked() {
         ("status --wait soon", "no duration"),
         ("--timeout 0 status", "give 1s or more"),
         ("completion tcsh", "bash"),
-        ("port add x --bridge br0 --type gre", "possible values: tap, vxlan, geneve"),
+        ("port add x --bridge br0 --type gre", "tap, netdev, stream, dgram, vhost-user, vxlan, geneve"),
+        ("port add x --bridge br0 --type stream --path /run/x --listen --connect", "cannot be used with"),
+        ("port add x --bridge br0 --type netdev --driver dpdk", "possible values: packet"),
         ("port add x --bridge br0 --type vxlan --vni 16777216", "a number from 0 to 16777215"),
         ("port add x --bridge br0 --vlan-vni 10", "not of the form VLAN=VNI"),
         (

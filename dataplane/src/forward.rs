@@ -232,7 +232,11 @@ impl Path<'_> {
             Learn::Refused(LearnRefusal::Sticky) => Err(DropReason::StickyViolation),
             // It came round a loop, or from one of two with the address; forwarded, the loop would go on.
             Learn::Refused(LearnRefusal::Damped) => Err(DropReason::MacDamped),
-            // A refused address is forwarded all the same: it is unknown, not unwelcome.
+            // What a tenant's own limit refuses is more than it was given.
+            Learn::Refused(LearnRefusal::PortLimit) if self.port.secure.is_some() => {
+                Err(DropReason::SecureMacLimit)
+            }
+            // Another refused address is forwarded all the same: it is unknown, not unwelcome.
             Learn::Known | Learn::New | Learn::Moved { .. } | Learn::Refused(_) => Ok(()),
         }
     }

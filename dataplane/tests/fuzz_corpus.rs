@@ -94,6 +94,25 @@ fn kept() -> &'static [Kept] {
 }
 
 #[test]
+fn the_inputs_for_vhost_reach_what_they_are_named_for() {
+    let health = |name: &str| targets::vhost::health(&fs::read(corpus().join("vhost").join(name)).unwrap());
+    for good in
+        ["frames-both-ways", "event-index-and-four-frames", "indirect-table", "small-buffers-not-mergeable"]
+    {
+        assert_eq!(health(good), "", "{good}");
+    }
+    for (bad, why) in [
+        ("descriptor-loop", "descriptor loop"),
+        ("indirect-in-indirect", "an indirect descriptor where there can be none"),
+        ("index-far-ahead", "40000 entries are available, more than there are"),
+        ("wrong-direction", "a buffer of the wrong direction"),
+        ("buffers-outside-the-memory", "a buffer at 0x10000, outside the guest's memory"),
+    ] {
+        assert!(health(bad).ends_with(why), "{bad}: {}", health(bad));
+    }
+}
+
+#[test]
 fn the_inputs_for_split_reach_what_they_are_named_for() {
     let split = |name: &str| {
         let input = fs::read(corpus().join("split").join(name)).unwrap();
@@ -299,6 +318,29 @@ fn the_inputs_for_decap_reach_what_they_are_named_for() {
         ("geneve-longer-than-its-part", 0, 0, &["geneve_malformed", "vni_unknown"]),
     ] {
         assert_eq!(fate(name), (frames, merged, dropped.to_vec()), "{name}");
+    }
+}
+
+#[test]
+fn the_inputs_for_stream_reach_what_they_are_named_for() {
+    let seen = |name: &str| {
+        let input = fs::read(corpus().join("stream").join(name)).unwrap();
+        let (frames, absurd) = targets::stream::in_pieces(&input[1..], input[0].into());
+        (frames.iter().map(Vec::len).collect::<Vec<_>>(), absurd)
+    };
+    for (name, lengths, absurd) in [
+        ("three-frames-in-one-piece", &[14, 60, 15][..], None),
+        ("three-frames-octet-by-octet", &[14, 60, 15], None),
+        ("length-across-two-pieces", &[18, 20], None),
+        ("frame-that-never-ends", &[14], None),
+        ("empty-and-short-frames-between", &[0, 14, 13, 1, 14], None),
+        ("longer-than-the-switch-takes", &[14, 65_558, 14], None),
+        ("absurd-length-behind-a-frame", &[14], Some(u32::MAX)),
+        ("absurd-by-one-octet", &[], Some(69_633)),
+        ("http-request", &[], Some(u32::from_be_bytes(*b"GET "))),
+        ("half-a-length", &[14], None),
+    ] {
+        assert_eq!(seen(name), (lengths.to_vec(), absurd), "{name}");
     }
 }
 

@@ -186,7 +186,8 @@ const PORT: &str = r#"{ "type": "tap", "access": 10, "trunk": "20-29", "native":
     "flood": true, "bcast_flood": true, "mcast_flood": true, "hairpin": false, "isolated": false, "locked": false,
     "mac_limit": 5, "storm_limit": 6, "mtu": 9000, "admin": "up", "secure": "mac=02:00:00:00:00:01,ip=198.51.100.1",
     "ifname": "eth0", "netns": "blue", "address": ["198.51.100.1/24"], "mac": "02:00:00:00:00:01", "queues": 2,
-    "persist": true, "offload": true, "vni": 7, "vlan_vni": { "10": 1010 }, "local": "198.51.100.1",
+    "persist": true, "offload": true, "driver": "packet", "qdisc_bypass": true, "path": "/run/vm1", "listen": true,
+    "connect": false, "peer_path": "/run/vm2", "server": true, "client": false, "vni": 7, "vlan_vni": { "10": 1010 }, "local": "198.51.100.1",
     "remote": ["198.51.100.2"], "group": "239.1.1.1", "underlay_dev": "eth0", "dst_port": 4790, "src_port": "1-2",
     "ttl": "inherit", "tos": "8", "df": "inherit", "udp_csum": false, "udp6_zero_csum_rx": true, "remote_check": true,
     "bum_limit": 7, "gbp": true, "gbp_id": 8, "reserved": "drop", "option": ["0102:80:00001111"] }"#;
@@ -299,7 +300,7 @@ fn views() -> Vec<(&'static str, Reply)> {
     // The keys of a tunnel under the names of a view, and what the daemon adds.
     let mut tunnel: Value = serde_json::from_str(PORT).unwrap();
     tunnel["remotes"] = tunnel["remote"].clone();
-    tunnel = with(tunnel, json!({ "inner_mtu": 1450, "path": "uplink up0" }));
+    tunnel = with(tunnel, json!({ "inner_mtu": 1450, "via": "uplink up0" }));
     let port = PortView {
         name: "vm1".parse().unwrap(),
         bridge: "br0".parse().unwrap(),
@@ -329,6 +330,7 @@ fn views() -> Vec<(&'static str, Reply)> {
         mac_limit: 5,
         storm_limit: 6,
         secure: Some("mac=02:00:00:00:00:01".parse().unwrap()),
+        vm: serde_json::from_value(tunnel.clone()).unwrap(),
         tunnel: serde_json::from_value(tunnel).unwrap(),
         macs: 1,
         rx: traffic,

@@ -90,19 +90,7 @@ pub(crate) fn image(
     suites: &[(Suite, PathBuf)],
     binaries: &BTreeMap<String, PathBuf>,
 ) -> Result<Vec<u8>> {
-    let mut archive = Archive::default();
-    for directory in ["dev", "proc", "run", "sys", "tmp"] {
-        archive.directory(directory);
-    }
-    archive.file("init", INIT.as_bytes());
-    archive.file("bin/busybox", &read(busybox)?);
-    APPLETS.iter().for_each(|applet| archive.link(&format!("bin/{applet}"), "busybox"));
-
-    let modules = kernel.with_dependencies(MODULES)?;
-    let order: Vec<&str> = modules.iter().map(|(name, _)| name.as_str()).collect();
-    archive.file("modules/order", order.join(" ").as_bytes());
-    modules.iter().for_each(|(name, bytes)| archive.file(&format!("modules/{name}.ko"), bytes));
-
+    let mut archive = system(kernel, busybox, INIT, APPLETS, MODULES)?;
     let guides: &[&str] = if binaries.is_empty() { &[] } else { GUIDE_PROGRAMS };
     for name in PROGRAMS.iter().chain(guides) {
         program(&mut archive, &format!("bin/{name}"), &which(name)?)?;
@@ -120,6 +108,29 @@ pub(crate) fn image(
     Ok(archive.finish())
 }
 
+/// A file system with this `/init`, these applets of busybox, and these modules with their order in `/modules/order`.
+pub(crate) fn system(
+    kernel: &Kernel,
+    busybox: &Path,
+    init: &str,
+    applets: &[&str],
+    modules: &[&str],
+) -> Result<Archive> {
+    let mut archive = Archive::default();
+    for directory in ["dev", "proc", "run", "sys", "tmp"] {
+        archive.directory(directory);
+    }
+    archive.file("init", init.as_bytes());
+    archive.file("bin/busybox", &read(busybox)?);
+    applets.iter().for_each(|applet| archive.link(&format!("bin/{applet}"), "busybox"));
+
+    let modules = kernel.with_dependencies(modules)?;
+    let order: Vec<&str> = modules.iter().map(|(name, _)| name.as_str()).collect();
+    archive.file("modules/order", order.join(" ").as_bytes());
+    modules.iter().for_each(|(name, bytes)| archive.file(&format!("modules/{name}.ko"), bytes));
+    Ok(archive)
+}
+
 /// An image that has nothing but a shell and these words to run in it.
 pub(crate) fn shell(busybox: &Path, words: &str) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
@@ -131,7 +142,7 @@ pub(crate) fn shell(busybox: &Path, words: &str) -> Result<Vec<u8>> {
 }
 
 /// A program at `path` of the guest, and the libraries it needs where the host has them.
-fn program(archive: &mut Archive, path: &str, executable: &Path) -> Result<()> {
+pub(crate) fn program(archive: &mut Archive, path: &str, executable: &Path) -> Result<()> {
     archive.file(path, &stripped(executable)?);
     for library in libraries(executable)? {
         let name = library.to_str().context("a name in UTF-8")?;

@@ -9,6 +9,7 @@
 //! The kernel and busybox are unpacked below `target/guest` by `.ci/guest` and never installed.
 //! KVM is used where it works, and else QEMU's own emulation: the guest is up after some seconds, and runs at a tenth of the
 //! speed.
+#![allow(dead_code, reason = "each test binary compiles this module for itself and speaks a part of it")]
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +18,10 @@ use std::{
     io::{self, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc::{self, RecvTimeoutError},
+    sync::{
+        OnceLock,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -33,7 +37,10 @@ pub(crate) mod report;
 use kernel::Kernel;
 use report::Report;
 
-const QEMU: &str = "qemu-system-x86_64";
+pub(crate) const QEMU: &str = "qemu-system-x86_64";
+/// The words of QEMU for real processors, and for emulated ones.
+const KVM: &[&str] = &["-accel", "kvm", "-cpu", "host"];
+const TCG: &[&str] = &["-accel", "tcg,thread=multi", "-cpu", "max"];
 /// Where `/dev/kvm` can be opened but runs no guest, nothing is ever heard of the kernel; where it does, within a second.
 const KVM_SILENCE: Duration = Duration::from_secs(5);
 /// Of the console, where a run has failed.
@@ -64,8 +71,10 @@ impl Suite {
 /// What a guest is made of.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    kernel: Kernel,
-    busybox: PathBuf,
+    /// What it boots.
+    pub(crate) kernel: Kernel,
+    /// A static one.
+    pub(crate) busybox: PathBuf,
 }
 
 /// How a guest was run, and what it said.
@@ -118,13 +127,29 @@ impl Parts {
         let initrd = directory.path().join("initrd");
         fs::write(&initrd, image)?;
         if OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok() {
-            let console =
-                self.qemu("kvm", &["-accel", "kvm", "-cpu", "host"], &initrd, KVM_SILENCE, within)?;
+            let console = self.qemu("kvm", KVM, &initrd, KVM_SILENCE, within)?;
             if !console.text.is_empty() {
                 return Ok(console);
             }
         }
-        self.qemu("tcg", &["-accel", "tcg,thread=multi", "-cpu", "max"], &initrd, within, within)
+        self.qemu("tcg", TCG, &initrd, within, within)
+    }
+
+    /// The words of QEMU for processors as they can be had here, for guests that run beside the test: found out once, by a guest
+    /// that ends as soon as it is up.
+    pub(crate) fn accelerator(&self) -> Result<&'static [&'static str]> {
+        static FOUND: OnceLock<&[&str]> = OnceLock::new();
+        if let Some(found) = FOUND.get() {
+            return Ok(found);
+        }
+        let mut works = false;
+        if OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok() {
+            let directory = TempDir::new()?;
+            let initrd = directory.path().join("initrd");
+            fs::write(&initrd, image::shell(&self.busybox, "poweroff -f")?)?;
+            works = !self.qemu("kvm", KVM, &initrd, KVM_SILENCE, 2 * KVM_SILENCE)?.text.is_empty();
+        }
+        Ok(FOUND.get_or_init(|| if works { KVM } else { TCG }))
     }
 
     /// Runs QEMU until it ends, or says nothing at all for `silence`, or has not ended `within`.
@@ -148,7 +173,7 @@ impl Parts {
             "-display",
             "none",
         ]);
-        command.args(["-serial", "stdio", "-append", "console=ttyS0 panic=-1 oops=panic"]);
+        command.args(["-serial", "stdio", "-append", "console=ttyS0 panic=-1 oops=panic no_timer_check"]);
         command.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(initrd);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut qemu = Qemu(command.spawn().context(QEMU)?);

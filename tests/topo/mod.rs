@@ -32,8 +32,10 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
 
 pub(crate) mod frame;
 pub(crate) mod kernel_vtep;
+pub(crate) mod monitor;
 pub(crate) mod ovs;
 pub(crate) mod packet;
+pub(crate) mod pattern;
 pub(crate) mod random;
 pub(crate) mod switch;
 pub(crate) mod traffic;

@@ -59,6 +59,12 @@ impl Switch {
             skipped(&format!("no TAP can be made here: /dev/net/tun: {e}"));
             return None;
         }
+        let switch = Self::at(&net, workers);
+        Some((net, switch))
+    }
+
+    /// A switch in the home of a world, perhaps after another.
+    pub(crate) fn at(net: &Net, workers: usize) -> Self {
         let (jobs, todo) = mpsc::channel::<Job>();
         let control = net.home().run(|| {
             let options = Options {
@@ -72,7 +78,7 @@ impl Switch {
             let engine = Engine::start(options).expect("an engine");
             thread::spawn(move || control(engine, &todo))
         });
-        Some((net, Self { jobs: Some(jobs), control: Some(control) }))
+        Self { jobs: Some(jobs), control: Some(control) }
     }
 
     /// Runs `f` on the control thread.
@@ -173,10 +179,39 @@ impl Switch {
         }
     }
 
+    /// `tapwayctl port add WORDS`, which is refused: the sentence.
+    #[track_caller]
+    pub(crate) fn refused(&self, words: &str) -> String {
+        match self.call(Request::PortAdd(Box::new(parse::<PortSpec>(words)))) {
+            Ok(reply) => panic!("{words} was granted: {reply:?}"),
+            Err(refusal) => refusal.to_string(),
+        }
+    }
+
+    /// Whether an address has been learned on a port.
+    #[track_caller]
+    pub(crate) fn knows(&self, port: &str) -> bool {
+        let port = Some(port.parse().expect("a name"));
+        let list = Request::FdbList { bridge: None, port, vlan: None, cursor: None, limit: None };
+        match self.done(list) {
+            Reply::Fdb { entries, .. } => !entries.is_empty(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// `tapwayctl status`.
     pub(crate) fn status(&self) -> Status {
         match self.done(Request::Status) {
             Reply::Status(status) => *status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// How many addresses have been learned behind `port`, or were put there.
+    pub(crate) fn fdb_of(&self, port: &str) -> usize {
+        let port = Some(port.parse().expect("a name"));
+        match self.done(Request::FdbList { bridge: None, port, vlan: None, cursor: None, limit: None }) {
+            Reply::Fdb { entries, .. } => entries.len(),
             other => panic!("{other:?}"),
         }
     }

@@ -13,6 +13,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+pub(crate) use super::pattern::pattern;
 use super::{Host, emulated, packet::set_option};
 
 /// How long a transfer may stand still.
@@ -20,17 +21,6 @@ const STALL: Duration = Duration::from_secs(10);
 
 /// Octets of a transfer that takes a second where processors are emulated.
 const EMULATED_MAX: usize = 128 << 10;
-
-/// Octets that repeat with a period no power of two divides, so that a lost or doubled segment shows.
-pub(crate) fn pattern(len: usize, seed: u64) -> Vec<u8> {
-    let mut x = seed | 1;
-    (0..len)
-        .map(|_| {
-            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (x >> 56) as u8
-        })
-        .collect()
-}
 
 /// Sends `len` octets over one TCP connection from `client` to `addr` at `server`, and the same number back.
 ///

@@ -11,6 +11,7 @@ pub(crate) mod overlay;
 mod ovs;
 pub(crate) mod tapway;
 mod vde;
+pub(crate) mod veths;
 
 use anyhow::Result;
 
@@ -18,6 +19,8 @@ use crate::process::{Process, installed};
 use crate::topology::{Netns, Site};
 
 pub(crate) const TAPWAY: &str = "tapway";
+/// The same as [`TAPWAY`], where it stands beside other kinds of ports.
+pub(crate) const TAPWAY_TAP: &str = "tapway-tap";
 pub(crate) const TAPWAY_TWO_WORKERS: &str = "tapway-2w";
 
 /// One way to join the two hosts.
@@ -78,6 +81,19 @@ pub(crate) fn links() -> Vec<Box<dyn Subject>> {
     all.push(Box::new(Overlay { name: VXLAN_BRIDGE, near: Vtep::Kernel, far: Vtep::Kernel }));
     all.push(Box::new(tapway::Tapway { name: TAPWAY_TAP, workers: 1 }));
     all
+}
+
+/// The subjects of the table of port kinds, in the order of the report.
+pub(crate) fn ports() -> Vec<Box<dyn Subject>> {
+    use veths::{BRIDGE, NETDEV, Netdev, OpenVswitch};
+    vec![
+        Box::new(tapway::Tapway { name: TAPWAY_TAP, workers: 1 }),
+        Box::new(Netdev { name: NETDEV, workers: 1, qdisc_bypass: false }),
+        Box::new(Netdev { name: "tapway-netdev-bypass", workers: 1, qdisc_bypass: true }),
+        Box::new(Netdev { name: "tapway-netdev-2w", workers: 2, qdisc_bypass: false }),
+        Box::new(kernel_bridge::KernelBridge { name: BRIDGE }),
+        Box::new(OpenVswitch),
+    ]
 }
 
 /// What a subject consists of: its processes in the order they were started, ended in the opposite order, and the

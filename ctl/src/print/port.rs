@@ -1,8 +1,8 @@
 //! Ports.
 
 use tapway_dataplane::{
-    api::{PortView, TunnelView},
-    config::AdminState,
+    api::{PortView, TunnelView, VmView},
+    config::{AdminState, PortType},
 };
 
 use super::stats::short;
@@ -54,9 +54,10 @@ pub(crate) fn port(p: &PortView) -> String {
     let limit = |n: u32| if n == 0 { "none".to_owned() } else { n.to_string() };
     let traffic = |t: tapway_dataplane::api::Traffic| format!("{} frames, {} bytes", t.frames, t.bytes);
     let mut lines = vec![("name", p.name.to_string()), ("bridge", p.bridge.to_string()), ("type", kind(p))];
-    if p.tunnel.local.is_none() {
+    if p.kind.has_interface() {
         lines.push(("ifname", or_dash(p.ifname.as_ref())));
     }
+    lines.extend(vm(&p.vm));
     lines.extend([
         ("netns", or_dash(p.netns.as_ref())),
         ("mac", or_dash(p.mac.as_ref())),
@@ -79,15 +80,34 @@ pub(crate) fn port(p: &PortView) -> String {
         ("storm-limit", limit(p.storm_limit)),
         ("secure", or_dash(p.secure.as_ref())),
     ]);
+    // What only an interface has says nothing of other ports, and what only ours can have nothing of others.
+    let not_here: &[&str] = match p.kind {
+        PortType::Tap => &[],
+        PortType::Netdev => &["address", "persist"],
+        PortType::Vxlan | PortType::Geneve => &["mac", "address", "persist"],
+        PortType::Stream | PortType::Dgram | PortType::VhostUser => &["netns", "mac", "address", "persist"],
+    };
+    lines.retain(|(name, _)| !not_here.contains(name));
     if p.tunnel.local.is_some() {
-        // What only an interface has says nothing here.
-        lines.retain(|(name, _)| !["mac", "address", "persist"].contains(name));
         lines.extend(tunnel(&p.tunnel));
     }
     lines.extend([("macs", p.macs.to_string()), ("rx", traffic(p.rx)), ("tx", traffic(p.tx))]);
     let drops: Vec<_> = p.drops.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
     lines.push(("drops", if drops.is_empty() { "none".to_owned() } else { drops.join(", ") }));
     pairs(&lines)
+}
+
+/// How the other side is met, of a port whose other side something else opens.
+fn vm(v: &VmView) -> Vec<(&'static str, String)> {
+    let lines = [
+        ("driver", v.driver.map(|driver| driver.to_string())),
+        ("qdisc-bypass", v.qdisc_bypass.map(|on| on.to_string())),
+        ("path", v.path.clone()),
+        ("listen", v.listen.map(|on| on.to_string())),
+        ("peer-path", v.peer_path.clone()),
+        ("server", v.server.map(|on| on.to_string())),
+    ];
+    lines.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 /// The settings of a tunnel, but for those that are not set, and what became of them.
@@ -106,7 +126,7 @@ fn tunnel(t: &TunnelView) -> Vec<(&'static str, String)> {
         ("remotes", t.remotes.as_deref().map(|r| all(r).unwrap_or_else(|| "-".to_owned()))),
         ("group", one(t.group.as_ref())),
         ("underlay-dev", t.underlay_dev.clone()),
-        ("path", t.path.clone()),
+        ("via", t.via.clone()),
         ("inner-mtu", one(t.inner_mtu.as_ref())),
         ("dst-port", one(t.dst_port.as_ref())),
         ("src-port", one(t.src_port.as_ref())),
@@ -202,7 +222,7 @@ mod tests {
             "name": "overlay", "type": "vxlan", "ifname": null, "persist": null, "queues": 2, "offload": ["csum"],
             "mtu": 1450, "vlan_vni": { "20": 1020, "10": 1010 }, "local": "198.51.100.1", "dst_port": 4789,
             "remotes": ["198.51.100.2", "198.51.100.3"], "src_port": "49152-65535", "ttl": "64", "df": "unset",
-            "udp_csum": true, "bum_limit": 0, "inner_mtu": 1450, "path": "sockets", "drops": {}
+            "udp_csum": true, "bum_limit": 0, "inner_mtu": 1450, "via": "sockets", "drops": {}
         });
         all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         view(all)
@@ -224,7 +244,7 @@ mod tests {
             "10=1010,20=1020",
             "remotes",
             "198.51.100.2 198.51.100.3",
-            "path",
+            "via",
             "sockets",
             "bum-limit",
             "none",
@@ -234,6 +254,41 @@ mod tests {
         for name in ["ifname", "address", "persist", "group", "gbp", "option"] {
             assert!(text.lines().all(|line| line.split(' ').next() != Some(name)), "{name}: {text}");
         }
+    }
+
+    #[test]
+    fn a_port_for_a_vm_shows_where_they_meet_in_the_place_of_an_interface() {
+        let stream = view(
+            json!({ "name": "vm2", "type": "stream", "ifname": null, "persist": null, "queues": 0,
+            "path": "/run/vm2.sock", "listen": true, "connect": false, "oper": "down", "reason": "no VM is connected" }),
+        );
+        let netdev = view(
+            json!({ "name": "vm3", "type": "netdev", "ifname": "tap3", "persist": null, "driver": "packet",
+            "qdisc_bypass": false, "netns": "blue" }),
+        );
+        let text = strip_str(&ports(&[stream.clone(), netdev.clone()])).to_string();
+        assert_eq!(
+            text,
+            "PORT  BRIDGE  TYPE    IFNAME  NETNS  VLAN  STATE  RX  TX  DROPS\n\
+             vm2   br0     stream  -       -      any   down    5   6      3\n\
+             vm3   br0     netdev  tap3    blue   any   up      5   6      3\n"
+        );
+        let has = |text: &str, name: &str, value: &str| {
+            assert!(text.contains(&format!("{name:12}  {value}\n")), "{name}: {text}");
+        };
+        let names = |text: &str| {
+            text.lines().filter_map(|l| l.split(' ').next()).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let text = strip_str(&port(&stream)).to_string();
+        assert!(text.contains("path         /run/vm2.sock\nlisten       on\n"), "{text}");
+        assert!(text.contains("down: no VM is connected"), "{text}");
+        for name in ["ifname", "netns", "mac", "address", "persist", "driver", "server"] {
+            assert!(!names(&text).contains(&name.to_owned()), "{name}: {text}");
+        }
+        let text = strip_str(&port(&netdev)).to_string();
+        has(&text, "ifname", "tap3");
+        has(&text, "qdisc-bypass", "off");
+        assert!(!names(&text).contains(&"path".to_owned()), "{text}");
     }
 
     #[test]

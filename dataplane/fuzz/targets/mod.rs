@@ -12,8 +12,10 @@ pub mod neigh;
 pub mod overlay;
 pub mod secure;
 pub mod split;
+pub mod stream;
 pub mod topology;
 pub mod uplink;
+pub mod vhost;
 
 /// A target's name, which is that of its directory in `corpus/`, and its function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -30,6 +32,8 @@ pub const ALL: &[Target] = &[
     ("merge", merge::run),
     ("secure", secure::run),
     ("split", split::run),
+    ("stream", stream::run),
     ("topology", topology::run),
     ("uplink", uplink::run),
+    ("vhost", vhost::run),
 ];

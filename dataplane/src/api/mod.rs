@@ -10,6 +10,7 @@ mod event;
 pub mod hex;
 mod overlay;
 mod plan;
+mod vm;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -21,6 +22,7 @@ pub use self::{
     device::{DeviceSeen, DeviceView},
     event::Event,
     overlay::{NeighView, RemoteView, TunnelView, UplinkView},
+    vm::VmView,
 };
 use crate::{
     config::{
@@ -316,7 +318,7 @@ pub struct PortView {
     pub bridge: BridgeName,
     #[serde(rename = "type")]
     pub kind: PortType,
-    /// None of a tunnel.
+    /// Of a TAP or netdev port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ifname: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -332,8 +334,9 @@ pub struct PortView {
     /// Why it is down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Those that the workers have: none while the port waits for what is behind it.
     pub queues: u16,
-    /// What was negotiated with the kernel: `vnet_hdr`, `csum`, `tso4`, …; empty without offload.
+    /// What was negotiated with the kernel or the VM: `vnet_hdr`, `csum`, `tso4`, …; empty without offload.
     pub offload: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persist: Option<OnOff>,
@@ -356,6 +359,9 @@ pub struct PortView {
     pub storm_limit: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secure: Option<Secure>,
+    /// What a port has beside that whose other side something else opens; nothing of another port.
+    #[serde(flatten)]
+    pub vm: VmView,
     /// What a tunnel has beside that; nothing of another port.
     #[serde(flatten)]
     pub tunnel: TunnelView,

@@ -59,7 +59,7 @@ pub struct TunnelView {
     pub inner_mtu: Option<u32>,
     /// How packets leave: `sockets`, or `uplink NAME`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
+    pub via: Option<String>,
 }
 
 impl TunnelView {
@@ -89,7 +89,7 @@ impl TunnelView {
             reserved: options.reserved,
             option: options.option,
             inner_mtu: None,
-            path: None,
+            via: None,
         }
     }
 }

@@ -37,6 +37,9 @@ pub(super) const PIECES: &[&str] = &[
     "20 = 2020\n",
     "local = \"198.51.100.1\"\n",
     "remote = \"198.51.100.2\"\n",
+    "type = \"netdev\"\n",
+    "type = \"stream\"\n",
+    "path = \"/run/vm1\"\n",
     "mtu = 1\n",
     "mtu =",
     "trunk = [1, \n",
@@ -100,9 +103,12 @@ fn vlans() -> impl Strategy<Value = PortOptions> {
 
 /// The options of a port of any type.
 pub(super) fn port_options() -> impl Strategy<Value = PortOptions> {
-    (any::<bool>(), tap_options(), tunnel_keys()).prop_map(|(tap, options, tunnel)| {
-        if tap {
+    (0..3u8, tap_options(), tunnel_keys(), vm_keys()).prop_map(|(kind, options, tunnel, vm)| {
+        if kind == 0 {
             return options;
+        }
+        if kind == 1 {
+            return vm_options(vm, options);
         }
         // What all ports have, and with VLANs of its own no VLAN flags.
         let vlans = if tunnel.vlan_vni.is_empty() { options.clone() } else { PortOptions::default() };
@@ -123,6 +129,64 @@ pub(super) fn port_options() -> impl Strategy<Value = PortOptions> {
             ..tunnel
         }
     })
+}
+
+/// The keys of a port for a VM that other ports have not.
+fn vm_keys() -> impl Strategy<Value = PortOptions> {
+    let none = PortOptions::default;
+    let netdev = (option::of(Just(Driver::Packet)), on_off()).prop_map(move |(driver, qdisc_bypass)| {
+        PortOptions { kind: Some(PortType::Netdev), driver, qdisc_bypass, ..none() }
+    });
+    // One of two opposite words, or none.
+    let one_of_two = || option::of((any::<bool>(), any::<bool>().prop_map(OnOff)));
+    let first = |word: Option<(bool, OnOff)>| word.filter(|(first, _)| *first).map(|(_, on)| on);
+    let second = |word: Option<(bool, OnOff)>| word.filter(|(first, _)| !*first).map(|(_, on)| on);
+    let path = || Just(Some("/run/vm".to_owned()));
+    let stream = (path(), one_of_two()).prop_map(move |(path, word)| PortOptions {
+        kind: Some(PortType::Stream),
+        path,
+        listen: first(word),
+        connect: second(word),
+        ..none()
+    });
+    let dgram = (path(), any::<bool>()).prop_map(move |(path, goes)| PortOptions {
+        kind: Some(PortType::Dgram),
+        path,
+        peer_path: goes.then(|| "/run/monitor".to_owned()),
+        ..none()
+    });
+    let vhost_user = (path(), one_of_two()).prop_map(move |(path, word)| PortOptions {
+        kind: Some(PortType::VhostUser),
+        path,
+        server: first(word),
+        client: second(word),
+        ..none()
+    });
+    prop_oneof![netdev, stream, dgram, vhost_user]
+}
+
+/// The keys of a port for a VM, with those of other ports that it has, too.
+fn vm_options(vm: PortOptions, other: PortOptions) -> PortOptions {
+    let kind = vm.kind_or_default();
+    let queues = if kind.has_offload() { (other.queues, other.offload) } else { (None, None) };
+    PortOptions {
+        netns: if kind.has_interface() { other.netns } else { None },
+        address: Vec::new(),
+        mac: None,
+        persist: None,
+        queues: queues.0,
+        offload: queues.1,
+        kind: vm.kind,
+        driver: vm.driver,
+        qdisc_bypass: vm.qdisc_bypass,
+        path: vm.path,
+        listen: vm.listen,
+        connect: vm.connect,
+        peer_path: vm.peer_path,
+        server: vm.server,
+        client: vm.client,
+        ..other
+    }
 }
 
 /// The keys of a tunnel that other ports have not.
@@ -191,8 +255,9 @@ fn vlan_vni(all: impl IntoIterator<Item = (u16, u32)>) -> VlanVni {
     map
 }
 
-/// The same tunnel with networks that no tunnel of another number has.
+/// The same port with networks and a socket that no port of another number has.
 fn numbered(mut options: PortOptions, number: u32) -> PortOptions {
+    options.path = options.path.map(|path| format!("{path}{number}"));
     options.vni = options.vni.and_then(|vni| Vni::new(10 * vni.get() + number));
     let own = options.vlan_vni.iter().map(|(vlan, vni)| (vlan.get(), 10 * vni.get() + number));
     options.vlan_vni = vlan_vni(own);

@@ -5,6 +5,7 @@
 
 mod device;
 mod tunnel;
+mod vm;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -153,6 +154,9 @@ impl PortSpec {
         problems.extend(self.type_problems());
         match self.options.kind_or_default() {
             PortType::Tap => problems.extend(self.tap_problems()),
+            PortType::Netdev | PortType::Stream | PortType::Dgram | PortType::VhostUser => {
+                problems.extend(self.vm_problems());
+            }
             PortType::Vxlan | PortType::Geneve => problems.extend(self.tunnel_problems()),
         }
         let secure = self.options.secure.as_ref();

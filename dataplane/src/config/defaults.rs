@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::{
     check::MAX_TAP_QUEUES,
-    spec::{BridgeOptions, PortOptions, PortSpec, PortType, UplinkOptions, UplinkSpec},
+    spec::{BridgeOptions, Driver, PortOptions, PortSpec, PortType, UplinkOptions, UplinkSpec},
     tunnel::{Df, Inherit, PortRange, Reserved},
     words::{AdminState, OnOff, Seconds},
 };
@@ -26,6 +26,11 @@ pub const DEFAULT_SRC_PORT: PortRange = match PortRange::new(49_152, 65_535) {
     Some(range) => range,
     None => unreachable!(),
 };
+/// Flooded frames a second that a secured port may send where nothing else is said: more than a host has a use for, and little to
+/// everybody else.
+pub(super) const DEFAULT_SECURE_STORM_LIMIT: u32 = 1000;
+/// Addresses of a secured port that names no VLANs, where nothing else is said: its one MAC address in so many VLANs.
+pub(super) const DEFAULT_SECURE_MAC_LIMIT: u32 = 64;
 /// The MTU of an interface where nothing else is said (`ETH_DATA_LEN`).
 pub const DEFAULT_MTU: u32 = 1500;
 
@@ -70,8 +75,6 @@ defaults! { PortOptions:
     hairpin hairpin_or_default: OnOff = OnOff(false);
     isolated isolated_or_default: OnOff = OnOff(false);
     locked locked_or_default: OnOff = OnOff(false);
-    mac_limit mac_limit_or_default: u32 = 0;
-    storm_limit storm_limit_or_default: u32 = 0;
     admin admin_or_default: AdminState = AdminState::Up;
 }
 
@@ -100,9 +103,11 @@ macro_rules! defaults_of_types {
 }
 
 defaults_of_types! {
-    mtu mtu_or_default is_tap: u32 = DEFAULT_MTU;
+    mtu mtu_or_default has_mtu: u32 = DEFAULT_MTU;
     persist persist_or_default is_tap: OnOff = OnOff(false);
-    offload offload_or_default is_tap: OnOff = OnOff(true);
+    offload offload_or_default has_offload: OnOff = OnOff(true);
+    driver driver_or_default is_netdev: Driver = Driver::Packet;
+    qdisc_bypass qdisc_bypass_or_default is_netdev: OnOff = OnOff(false);
     src_port src_port_or_default is_tunnel: PortRange = DEFAULT_SRC_PORT;
     ttl ttl_or_default is_tunnel: Inherit<u8> = Inherit::Fixed(64);
     tos tos_or_default is_tunnel: Inherit<u8> = Inherit::Fixed(0);
@@ -119,14 +124,57 @@ impl PortOptions {
     pub fn dst_port_or_default(&self) -> u16 {
         self.dst_port.unwrap_or(match self.kind_or_default() {
             PortType::Geneve => geneve::PORT,
-            PortType::Tap | PortType::Vxlan => vxlan::PORT,
+            _ => vxlan::PORT,
         })
+    }
+
+    /// What is in force for `mac_limit`: a secured port has one address in each VLAN that it is a member of.
+    pub fn mac_limit_or_default(&self) -> u32 {
+        let of_secured = || match (&self.trunk, self.access.or(self.qinq)) {
+            (Some(list), _) if !list.is_all() => {
+                let native = self.native.filter(|vid| !list.contains(vid.get()));
+                (list.iter().count() + usize::from(native.is_some())) as u32
+            }
+            (None, Some(_)) => 1,
+            _ => DEFAULT_SECURE_MAC_LIMIT,
+        };
+        self.mac_limit.unwrap_or_else(|| if self.secure.is_some() { of_secured() } else { 0 })
+    }
+
+    /// What is in force for `storm_limit`: a secured port has one in any case.
+    pub fn storm_limit_or_default(&self) -> u32 {
+        self.storm_limit.unwrap_or(if self.secure.is_some() { DEFAULT_SECURE_STORM_LIMIT } else { 0 })
+    }
+
+    /// Whether a stream or dgram port waits for the other side; otherwise it goes to it.
+    pub fn listens(&self) -> bool {
+        one_of_two(self.listen, self.connect).unwrap_or(self.peer_path.is_none())
+    }
+
+    /// Whether a vhost-user port waits for the other side; otherwise it goes to it.
+    pub fn serves(&self) -> bool {
+        one_of_two(self.server, self.client).unwrap_or(true)
+    }
+
+    /// Whether the socket at `path` is the switch's own: it makes it, and no other port can.
+    pub fn owns_path(&self) -> bool {
+        match self.kind_or_default() {
+            PortType::Stream => self.listens(),
+            PortType::Dgram => true,
+            PortType::VhostUser => self.serves(),
+            PortType::Tap | PortType::Netdev | PortType::Vxlan | PortType::Geneve => false,
+        }
     }
 
     /// What is in force for `remote_check`, of a tunnel: who may send is learned, or it is known.
     pub fn remote_check_or_default(&self) -> OnOff {
         self.remote_check.unwrap_or(OnOff(!self.learning_or_default().0))
     }
+}
+
+/// Whether the first of two opposite words holds, as one or the other says.
+fn one_of_two(this: Option<OnOff>, opposite: Option<OnOff>) -> Option<bool> {
+    this.map(|on| on.0).or(opposite.map(|on| !on.0))
 }
 
 impl BridgeOptions {
@@ -150,12 +198,26 @@ impl PortSpec {
     /// Every setting in force, lists in ascending order: what has no default and was not given stays away.
     pub fn effective(&self, workers: u16) -> PortOptions {
         let mut all = self.options.with_defaults().with_defaults_of_type();
-        if all.kind_or_default().is_tunnel() {
+        all.mac_limit = Some(all.mac_limit_or_default());
+        all.storm_limit = Some(all.storm_limit_or_default());
+        let kind = all.kind_or_default();
+        if kind.is_tunnel() {
             all.dst_port = Some(all.dst_port_or_default());
             all.remote_check = Some(all.remote_check_or_default());
-        } else {
+        }
+        if kind.has_interface() {
             all.ifname = Some(self.ifname_or_default().to_owned());
+        }
+        if kind.has_interface() || kind.is_vhost_user() {
             all.queues = Some(self.queues_or_default(workers));
+        }
+        if kind.listens_or_connects() {
+            let listens = all.listens();
+            (all.listen, all.connect) = (Some(OnOff(listens)), Some(OnOff(!listens)));
+        }
+        if kind.is_vhost_user() {
+            let serves = all.serves();
+            (all.server, all.client) = (Some(OnOff(serves)), Some(OnOff(!serves)));
         }
         all.address.sort_unstable();
         all.address.dedup();
@@ -260,6 +322,70 @@ mod tests {
         let tap = tap.effective(2);
         assert!(
             tap.dst_port.is_none() && tap.ttl.is_none() && tap.remote_check.is_none() && tap.gbp.is_none()
+        );
+    }
+
+    #[test]
+    fn a_secured_port_has_limits_unless_it_is_told_others() {
+        let limits = |text: &str| {
+            let secure = "secure = \"mac=02:00:00:00:00:01\"";
+            let spec: PortSpec =
+                toml::from_str(&format!("name = \"x\"\nbridge = \"br0\"\n{secure}\n{text}")).unwrap();
+            let all = spec.effective(1);
+            (all.mac_limit.unwrap(), all.storm_limit.unwrap())
+        };
+        for (text, macs) in [
+            ("", 64),
+            ("trunk = \"all\"\nnative = 5", 64),
+            ("access = 10", 1),
+            ("qinq = 10", 1),
+            ("trunk = \"10,20-29\"", 11),
+            ("trunk = \"10,20-29\"\nnative = 5", 12),
+            ("trunk = \"10,20-29\"\nnative = 10", 11),
+        ] {
+            assert_eq!(limits(text), (macs, 1000), "{text}");
+        }
+        assert_eq!(limits("mac_limit = 0\nstorm_limit = 0"), (0, 0));
+        let plain: PortSpec = toml::from_str("name = \"x\"\nbridge = \"br0\"\naccess = 10").unwrap();
+        assert_eq!((plain.effective(1).mac_limit, plain.effective(1).storm_limit), (Some(0), Some(0)));
+    }
+
+    #[test]
+    fn a_port_for_a_vm_waits_unless_it_is_told_where_to_go() {
+        let effective = |text: &str| {
+            let spec: PortSpec = toml::from_str(&format!("name = \"x\"\nbridge = \"br0\"\n{text}")).unwrap();
+            let all = spec.effective(2);
+            assert_eq!(PortSpec { options: all.clone(), ..spec }.effective(3), all, "{text}");
+            all
+        };
+        let (yes, no) = (Some(OnOff(true)), Some(OnOff(false)));
+        for (text, listen) in [
+            ("type = \"stream\"\npath = \"/run/a\"", yes),
+            ("type = \"stream\"\npath = \"/run/a\"\nconnect = true", no),
+            ("type = \"stream\"\npath = \"/run/a\"\nlisten = false", no),
+            ("type = \"dgram\"\npath = \"/run/a\"", yes),
+            ("type = \"dgram\"\npath = \"/run/a\"\npeer_path = \"/run/b\"", no),
+        ] {
+            let all = effective(text);
+            assert_eq!((all.listen, all.connect), (listen, listen.map(|l| OnOff(!l.0))), "{text}");
+            assert_eq!(
+                (all.mtu, all.queues, all.ifname.as_deref(), all.offload),
+                (Some(1500), None, None, None)
+            );
+        }
+        let all = effective("type = \"vhost-user\"\npath = \"/run/a\"");
+        assert_eq!((all.server, all.client, all.queues, all.offload), (yes, no, Some(2), yes));
+        let all = effective("type = \"vhost-user\"\npath = \"/run/a\"\nclient = true\nqueues = 4");
+        assert_eq!((all.server, all.client, all.queues), (no, yes, Some(4)));
+        let all = effective("type = \"netdev\"");
+        assert_eq!(
+            (all.ifname.as_deref(), all.queues, all.driver),
+            (Some("x"), Some(2), Some(Driver::Packet))
+        );
+        assert_eq!(
+            (all.mtu, all.persist, all.listen),
+            (None, None, None),
+            "the interface says what is too long"
         );
     }
 

@@ -11,7 +11,7 @@ use toml::{Table, Value};
 use super::spec::{BridgeSpec, FdbSpec, NeighSpec, PortSpec, UplinkSpec};
 
 /// The keys whose change needs another interface or another place in the switch: the port is deleted and added again.
-pub(super) const IMMUTABLE: [&str; 11] = [
+pub(super) const IMMUTABLE: [&str; 19] = [
     "bridge",
     "type",
     "ifname",
@@ -19,6 +19,14 @@ pub(super) const IMMUTABLE: [&str; 11] = [
     "queues",
     "persist",
     "offload",
+    "driver",
+    "qdisc_bypass",
+    "path",
+    "listen",
+    "connect",
+    "peer_path",
+    "server",
+    "client",
     "local",
     "dst_port",
     "group",
@@ -205,6 +213,8 @@ mod tests {
             [
                 "access: 10 -> unset",
                 "flood: off -> on",
+                "mac_limit: 0 -> 64",
+                "storm_limit: 0 -> 1000",
                 "trunk: unset -> all",
                 "secure: unset -> mac=02:00:00:00:00:01",
                 "netns: unset -> blue"

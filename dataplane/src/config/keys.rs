@@ -353,7 +353,11 @@ mod tests {
             ),
             ("access", json!("x"), "access: invalid type: string \"x\", expected a number from 1 to 4094"),
             ("flood", json!("maybe"), "flood: \"maybe\" is neither on nor off"),
-            ("type", json!("tun"), "type: unknown variant `tun`, expected one of `tap`, `vxlan`, `geneve`"),
+            (
+                "type",
+                json!("tun"),
+                "type: unknown variant `tun`, expected one of `tap`, `netdev`, `stream`, `dgram`, `vhost-user`, `vxlan`, `geneve`",
+            ),
             (
                 "vni",
                 json!(16_777_216),

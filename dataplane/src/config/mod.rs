@@ -34,7 +34,8 @@ pub use keys::keys_of;
 pub use merge::MergeError;
 pub use plan::{Change, plan};
 pub use spec::{
-    BridgeOptions, BridgeSpec, FdbSpec, NeighSpec, PortOptions, PortSpec, PortType, UplinkOptions, UplinkSpec,
+    BridgeOptions, BridgeSpec, Driver, FdbSpec, NeighSpec, PortOptions, PortSpec, PortType, UplinkOptions,
+    UplinkSpec,
 };
 pub use topology::{Mistake, SourceLines, Topology};
 pub use tunnel::{Df, Inherit, PortRange, Reserved, VlanVni};

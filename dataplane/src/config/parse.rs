@@ -215,6 +215,7 @@ pub(super) fn parse(text: &str) -> Result<(Topology, SourceLines), Vec<Mistake>>
     parser.refuse_shared_addresses(&uplinks);
     parser.refuse_shared_interfaces(&devices, &uplinks, &ports);
     parser.refuse_shared_networks(&ports);
+    parser.refuse_shared_paths(&ports);
     parser.refuse_cycles(&devices, &uplinks, &ports);
     if sound.mistakes.is_empty() {
         parser.refuse_unknown_names(&bridges, &ports, &fdb, &neighs);
@@ -392,7 +393,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Two devices, ports or uplinks that own one interface.
+    /// Two devices, ports or uplinks that own one interface. A netdev port takes that of a device.
     fn refuse_shared_interfaces(
         &mut self,
         devices: &[Draft<DeviceSpec>],
@@ -404,38 +405,33 @@ impl Parser<'_> {
             devices.iter().filter(|draft| draft.knows(&["name", "netns", "peer"])).flat_map(|draft| {
                 draft.spec.interfaces().enumerate().map(|(end, (netns, ifname))| {
                     let key = if end == 0 { "name" } else { "peer" };
-                    ("device", draft.spec.name.as_str(), ifname, netns, draft.line_of(key))
+                    (("device", draft.spec.name.as_str()), (netns, ifname), draft.line_of(key), false)
                 })
             });
         let uplinks = uplinks.iter().filter(|draft| draft.knows(&["name", "ifname", "netns"])).map(|draft| {
             let UplinkSpec { name, options, .. } = &draft.spec;
             let key = if options.ifname.is_some() { "ifname" } else { "name" };
-            (
-                "uplink",
-                name.as_str(),
-                draft.spec.ifname_or_default(),
-                options.netns.as_ref(),
-                draft.line_of(key),
-            )
+            let place = (options.netns.as_ref(), draft.spec.ifname_or_default());
+            (("uplink", name.as_str()), place, draft.line_of(key), false)
         });
         let has_one = |port: &&Draft<PortSpec>| {
             port.knows(&["name", "type", "ifname", "netns"])
-                && !port.spec.options.kind_or_default().is_tunnel()
+                && port.spec.options.kind_or_default().has_interface()
         };
         let ports = ports.iter().filter(has_one).map(|draft| {
             let PortSpec { name, options, .. } = &draft.spec;
             let key = if options.ifname.is_some() { "ifname" } else { "name" };
-            (
-                "port",
-                name.as_str(),
-                draft.spec.ifname_or_default(),
-                options.netns.as_ref(),
-                draft.line_of(key),
-            )
+            let place = (options.netns.as_ref(), draft.spec.ifname_or_default());
+            let takes = options.kind_or_default().is_netdev();
+            (("port", name.as_str()), place, draft.line_of(key), takes)
         });
-        for (kind, name, ifname, netns, line) in devices.chain(uplinks).chain(ports) {
-            let netns = netns.map(ToString::to_string);
-            let (of, owner) = *owners.entry((netns, ifname)).or_insert((kind, name));
+        for ((kind, name), (netns, ifname), line, takes) in devices.chain(uplinks).chain(ports) {
+            let place = (netns.map(ToString::to_string), ifname);
+            let (of, owner) = *owners.entry(place.clone()).or_insert((kind, name));
+            if takes && of == "device" {
+                owners.insert(place, (kind, name));
+                continue;
+            }
             // A name twice is one mistake, not also an interface twice.
             let twins = owner == name && (kind == "device") == (of == "device");
             if !twins {
@@ -443,6 +439,21 @@ impl Parser<'_> {
                     format!("{kind} \"{name}\": interface \"{ifname}\" is that of {of} \"{owner}\"");
                 self.mistake(line, message);
             }
+        }
+    }
+
+    /// Two ports that have one socket in the file system.
+    fn refuse_shared_paths(&mut self, ports: &[Draft<PortSpec>]) {
+        let keys = ["name", "type", "path", "listen", "connect", "peer_path", "server", "client"];
+        let mut of_path = BTreeMap::<_, Vec<&PortSpec>>::new();
+        for draft in ports.iter().filter(|draft| draft.knows(&keys)) {
+            let port = &draft.spec;
+            let Some(path) = port.options.path.as_deref() else { continue };
+            let others = of_path.entry(path).or_default();
+            if let Some(why) = others.iter().filter(|o| o.name != port.name).find_map(|o| port.clash(o)) {
+                self.mistake(draft.line_of("path"), format!("port \"{}\": {why}", port.name));
+            }
+            others.push(port);
         }
     }
 

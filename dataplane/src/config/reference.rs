@@ -86,13 +86,15 @@ fn the_flags_are_the_keys() {
 fn the_help_texts_name_the_defaults_in_force() {
     let port: PortSpec = toml::from_str("name = \"p\"\nbridge = \"b\"").unwrap();
     let port = diff::table_of(&port.effective(1));
-    let tunnel = |kind: &str| {
+    let of_type = |kind: &str| {
         let text = format!("name = \"p\"\nbridge = \"b\"\ntype = \"{kind}\"");
         let mut all = diff::table_of(&toml::from_str::<PortSpec>(&text).unwrap().effective(1));
         all.remove("type");
         all
     };
-    let (vxlan, geneve) = (tunnel("vxlan"), tunnel("geneve"));
+    let (vxlan, geneve) = (of_type("vxlan"), of_type("geneve"));
+    let (netdev, vhost_user) = (of_type("netdev"), of_type("vhost-user"));
+    let kinds = [vxlan, geneve, netdev, vhost_user].into_iter().flatten();
     let bridge = diff::table_of(&BridgeOptions::default().effective());
     let uplink: UplinkSpec = toml::from_str("name = \"u\"\naddress = \"198.51.100.1/24\"").unwrap();
     let uplink = diff::table_of(&uplink.effective(1));
@@ -106,7 +108,7 @@ fn the_help_texts_name_the_defaults_in_force() {
     let kinds = [
         (device_flags().into_iter().skip(2).collect(), devices),
         (flags::<BridgeOptions>(), bridge),
-        (flags::<PortOptions>(), port.into_iter().chain(vxlan).chain(geneve).collect()),
+        (flags::<PortOptions>(), port.into_iter().chain(kinds).collect()),
         (flags::<UplinkOptions>(), uplink),
     ];
     // What depends on the daemon or the port is said in words.
@@ -119,6 +121,10 @@ fn the_help_texts_name_the_defaults_in_force() {
         "gateway",
         "dst_port",
         "remote_check",
+        "listen",
+        "connect",
+        "mac_limit",
+        "storm_limit",
         "mode",
         "dstport",
         "ttl",

@@ -60,6 +60,14 @@ pub enum PortType {
     /// A TAP interface that the switch owns
     #[default]
     Tap,
+    /// An interface that exists: the TAP of a VM, a veth end, a NIC
+    Netdev,
+    /// A VM over a Unix stream socket, as QEMU's -netdev stream
+    Stream,
+    /// A VM over Unix datagram sockets, as QEMU's -netdev dgram
+    Dgram,
+    /// A VM whose virtio rings the switch serves itself
+    VhostUser,
     /// A VXLAN tunnel (RFC 7348)
     Vxlan,
     /// A Geneve tunnel (RFC 8926)
@@ -70,6 +78,10 @@ impl fmt::Display for PortType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Tap => "tap",
+            Self::Netdev => "netdev",
+            Self::Stream => "stream",
+            Self::Dgram => "dgram",
+            Self::VhostUser => "vhost-user",
             Self::Vxlan => "vxlan",
             Self::Geneve => "geneve",
         })
@@ -81,13 +93,63 @@ impl PortType {
         matches!(self, Self::Tap)
     }
 
+    pub(super) const fn is_netdev(self) -> bool {
+        matches!(self, Self::Netdev)
+    }
+
     pub(super) const fn is_vxlan(self) -> bool {
         matches!(self, Self::Vxlan)
+    }
+
+    /// Whether an interface of the kernel is behind the port.
+    pub const fn has_interface(self) -> bool {
+        matches!(self, Self::Tap | Self::Netdev)
+    }
+
+    /// Whether a socket in the file system is behind the port.
+    pub const fn has_path(self) -> bool {
+        matches!(self, Self::Stream | Self::Dgram | Self::VhostUser)
+    }
+
+    /// Whether the switch says how long packets are, where an operator does not.
+    pub(super) const fn has_mtu(self) -> bool {
+        matches!(self, Self::Tap) || self.has_path()
+    }
+
+    /// Whether frames can pass with work left to do.
+    pub const fn has_offload(self) -> bool {
+        matches!(self, Self::Tap | Self::Netdev | Self::VhostUser)
+    }
+
+    /// Whether its connection has a side that waits for the other and one that goes to it.
+    pub(super) const fn listens_or_connects(self) -> bool {
+        matches!(self, Self::Stream | Self::Dgram)
+    }
+
+    pub(super) const fn is_vhost_user(self) -> bool {
+        matches!(self, Self::VhostUser)
     }
 
     /// Whether frames leave encapsulated, for other switches.
     pub const fn is_tunnel(self) -> bool {
         matches!(self, Self::Vxlan | Self::Geneve)
+    }
+}
+
+/// How the frames of an interface are reached that is not the switch's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Driver {
+    /// Packet sockets (AF_PACKET)
+    #[default]
+    Packet,
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Packet => "packet",
+        })
     }
 }
 
@@ -145,15 +207,15 @@ pub struct PortOptions {
     #[arg(long, value_name = "on|off", help_heading = "Policy")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locked: Option<OnOff>,
-    /// Learn at most this many addresses, 0 for no limit [default: 0]
+    /// Learn at most this many addresses, 0 for no limit [default: 0, with secure one a VLAN]
     #[arg(long, value_name = "N", help_heading = "Policy")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac_limit: Option<u32>,
-    /// Broadcast, unknown unicast and multicast frames a second that may enter, 0 for no limit [default: 0]
+    /// Broadcast, unknown unicast and multicast frames a second that may enter, 0 for no limit [default: 0, with secure 1000]
     #[arg(long, value_name = "PPS", help_heading = "Policy")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storm_limit: Option<u32>,
-    /// Longest IP packet in octets, 68 to 65521 [default: 1500, of a tunnel what its underlay carries]
+    /// Longest IP packet in octets, 68 to 65521 [default: 1500, of a netdev what its interface has, of a tunnel what its underlay carries]
     #[arg(long, value_name = "N", help_heading = "Policy")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
@@ -167,11 +229,11 @@ pub struct PortOptions {
     pub secure: Option<Secure>,
 
     /// Name of the interface [default: the port's name]
-    #[arg(long, value_name = "NAME", help_heading = "Type tap")]
+    #[arg(long, value_name = "NAME", help_heading = "Type tap, netdev")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ifname: Option<String>,
     /// Network namespace of the interface, or of a tunnel's sockets: a name, a process number or a path [default: the daemon's own]
-    #[arg(long, value_name = "NAME|PID|PATH", help_heading = "Type tap")]
+    #[arg(long, value_name = "NAME|PID|PATH", help_heading = "Type tap, netdev")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<Netns>,
     /// Address of the interface; may be given several times
@@ -182,18 +244,52 @@ pub struct PortOptions {
     #[arg(long, value_name = "MAC", help_heading = "Type tap")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<MacAddr>,
-    /// Queues of the interface, 1 to 256 [default: one a worker]
-    #[arg(long, value_name = "N", help_heading = "Type tap")]
+    /// Queues of the interface, or pairs of queues of a VM at most, 1 to 256 [default: one a worker]
+    #[arg(long, value_name = "N", help_heading = "Type tap, netdev, vhost-user")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queues: Option<u16>,
     /// Keep the interface when the daemon ends [default: off]
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on", help_heading = "Type tap")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persist: Option<OnOff>,
-    /// Checksum and segmentation offload between switch and kernel [default: on]
-    #[arg(long, value_name = "on|off", help_heading = "Type tap")]
+    /// Checksum and segmentation offload between switch and kernel, or switch and VM [default: on]
+    #[arg(long, value_name = "on|off", help_heading = "Type tap, netdev, vhost-user")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offload: Option<OnOff>,
+
+    /// How frames are taken from the interface and given to it [default: packet]
+    #[arg(long, value_name = "DRIVER", help_heading = "Type netdev")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver: Option<Driver>,
+    /// Send past the interface's queueing discipline: faster, without its shaping [default: off]
+    #[arg(long, value_name = "on|off", help_heading = "Type netdev")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub qdisc_bypass: Option<OnOff>,
+
+    /// Socket in the file system that the port and the VM meet at: an absolute path
+    #[arg(long, value_name = "PATH", help_heading = "Type stream, dgram, vhost-user")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Make the socket and wait for the VM [default: on, of a dgram port with peer-path off]
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on", conflicts_with = "connect", help_heading = "Type stream, dgram")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<OnOff>,
+    /// Go to the VM, which waits [default: off, of a dgram port with peer-path on]
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on", help_heading = "Type stream, dgram")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect: Option<OnOff>,
+    /// The VM's own socket, to which frames go; without it to whoever sends first, until that one is gone
+    #[arg(long, value_name = "PATH", help_heading = "Type dgram")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_path: Option<String>,
+    /// Make the socket and wait for the VM [default: on]
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on", conflicts_with = "client", help_heading = "Type vhost-user")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<OnOff>,
+    /// Go to the VM, which waits [default: off]
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on", help_heading = "Type vhost-user")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<OnOff>,
 
     /// Network of all VLANs that vlan-vni does not name
     #[arg(long, value_name = "N", help_heading = tunnel::HEADING)]

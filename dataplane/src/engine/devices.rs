@@ -18,7 +18,7 @@ use super::{BackendError, Engine, invalid, not_found};
 use crate::{
     api::{DeviceSeen, DeviceView, Refusal},
     config::{
-        Change, DeviceName, DeviceOptions, DeviceSpec, Difference, Netns, PortName,
+        Change, DeviceName, DeviceOptions, DeviceSpec, Difference, Netns, PortName, PortType,
         device::{Sysctl, needed_first, needing},
     },
     wire::MacAddr,
@@ -339,7 +339,8 @@ impl Engine {
         for (netns, ifname) in spec.interfaces() {
             let taken = |place: (Option<&Netns>, &str)| place == (netns, ifname);
             let port = self.ports.values().map(|p| &p.spec).find(|p| {
-                !p.options.kind_or_default().is_tunnel()
+                // That of a netdev port is there already, or a device brings it.
+                p.options.kind_or_default() == PortType::Tap
                     && taken((p.options.netns.as_ref(), p.ifname_or_default()))
             });
             let uplink = self.uplinks.values().map(|u| &u.spec);

@@ -23,11 +23,13 @@ mod fdb;
 mod neigh;
 mod ports;
 mod remotes;
+mod tend;
 mod trace;
 mod tunnels;
 mod underlay;
 mod uplinks;
 mod view;
+mod watch;
 mod workers;
 
 use std::{
@@ -37,9 +39,9 @@ use std::{
     time::Duration,
 };
 
-use mio::Waker;
+use mio::{Registry, Token, Waker};
 
-pub use backend::{Backend, BackendError, MemoryBackend, Opened, Opener, TapBackend};
+pub use backend::{Backend, BackendError, Desk, MemoryBackend, Opened, Opener, TapBackend};
 use bridges::BridgeState;
 use devices::DeviceState;
 pub use devices::{DeviceKernel, MemoryDevice, MemoryKernel, Seen, Whose};
@@ -47,6 +49,7 @@ use events::Events;
 use ports::PortState;
 use underlay::Underlay;
 use uplinks::UplinkState;
+use watch::Watch;
 use workers::Workers;
 
 use crate::{
@@ -103,6 +106,7 @@ pub struct Engine {
     bridge_names: Vec<Option<BridgeName>>,
     snapshot: Arc<Snapshot>,
     workers: Workers,
+    watch: Watch,
     underlay: Underlay,
     /// The remotes behind static entries of the FDB, and the tunnels they are behind.
     fdb_remotes: BTreeSet<(PortIdx, RemoteIdx)>,
@@ -122,6 +126,7 @@ impl Engine {
         let now = clock.now();
         Ok(Self {
             workers: Workers::start(workers, threads, &clock, bell)?,
+            watch: Watch::new()?,
             clock,
             opener,
             features,
@@ -144,20 +149,28 @@ impl Engine {
         })
     }
 
+    /// Makes a poll tell under `token` when [`housekeep`](Self::housekeep) has something to do for a port.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.watch.register(registry, token)
+    }
+
     /// From now on kernel devices that somebody has changed or deleted are put back.
     pub fn enforce_devices(&mut self) {
         self.enforce = true;
     }
 
-    /// Looks after what workers have reported, ageing and devices; says how long it can be left alone.
+    /// Looks after what workers have reported, what ports wait for, ageing and devices; says how long it can be left alone.
     pub fn housekeep(&mut self) -> Duration {
         let reports: Vec<Report> = self.workers.events().collect();
         for report in reports {
             match report {
-                Report::Gone { port } => {
+                Report::Gone { port, deal } => {
                     if let Some(name) = self.port_name(port).cloned() {
-                        self.port_lost(&name);
-                        self.uplink_lost(&name);
+                        self.port_lost(&name, deal);
+                        self.uplink_lost(&name, deal);
                     }
                 }
                 Report::PathTooNarrow { remote } => {
@@ -165,6 +178,11 @@ impl Engine {
                     self.follow_paths();
                 }
                 Report::Done { .. } => {} // is read where mail is sent
+            }
+        }
+        for port in self.watch.readable() {
+            if let Some(name) = self.port_name(port).cloned() {
+                self.tend(&name);
             }
         }
         let now = self.clock.now();
@@ -178,7 +196,7 @@ impl Engine {
             self.settle_damped(now);
             self.housekeep_uplinks(now);
             let names: Vec<PortName> = self.ports.keys().cloned().collect();
-            names.iter().for_each(|name| self.check_health(name));
+            names.iter().for_each(|name| self.tend(name));
             self.housekeep_devices();
             self.housekeep_tunnels(now);
         }

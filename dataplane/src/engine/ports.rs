@@ -1,4 +1,4 @@
-//! Ports: add, set, delete, and what becomes of them when their device does.
+//! Ports: add, set, delete.
 
 use std::sync::Arc;
 
@@ -11,9 +11,10 @@ use super::{
 use crate::{
     api::Refusal,
     bridge::{Secure, Storm, VlanMode},
-    config::{AdminState, PortName, PortOptions, PortSpec},
+    config::{AdminState, PortName, PortOptions, PortSpec, PortType},
     counters::PortStats,
     fdb::{Flush, FlushKinds},
+    frame::Caps,
     index::PortIdx,
     snapshot,
 };
@@ -32,10 +33,16 @@ pub(super) struct PortState {
     pub(super) idx: PortIdx,
     pub(super) spec: PortSpec,
     pub(super) backend: Box<dyn Backend>,
+    /// What the far side takes, and the interface's own MTU, as the workers are to know them.
+    pub(super) caps: Caps,
+    pub(super) link_mtu: Option<u32>,
+    /// How many queues the workers have.
     pub(super) queues: u16,
     pub(super) oper: Oper,
+    /// The deal that the workers have them from.
+    pub(super) deal: u64,
     /// A worker has found a queue closed: the port carries nothing any more, whatever its device says.
-    lost: bool,
+    pub(super) lost: bool,
     pub(super) stats: Arc<PortStats>,
     /// What it holds of the underlay, where it is a tunnel.
     pub(super) tunnel: Option<TunnelState>,
@@ -66,11 +73,20 @@ fn vlan_mode(options: &PortOptions) -> VlanMode {
 }
 
 impl PortState {
-    /// Octets of the longest IP packet that leaves; of a tunnel, where nothing is said, what its underlay carries.
+    /// Octets of the longest IP packet that leaves; of a tunnel, where nothing is said, what its underlay carries, and of an interface
+    /// that is not the switch's what that says.
     pub(super) fn mtu(&self) -> u32 {
         let options = &self.spec.options;
         let carried = self.tunnel.as_ref().map(|state| state.tunnel.inner_mtu());
-        options.mtu.or(carried).unwrap_or_else(|| options.mtu_or_default())
+        options.mtu.or(carried).or(self.link_mtu).unwrap_or_else(|| options.mtu_or_default())
+    }
+
+    /// Asks the backend again for what the workers are to know; says whether that has changed.
+    pub(super) fn look(&mut self) -> bool {
+        let now = (self.backend.caps(), self.backend.mtu());
+        let before = (self.caps, self.link_mtu);
+        (self.caps, self.link_mtu) = now;
+        before != now
     }
 
     /// What the packet path is to know of the port.
@@ -88,12 +104,8 @@ impl PortState {
             locked: options.locked_or_default().0,
             mac_limit: options.mac_limit_or_default(),
             // What fits a tunnel depends on the path to each remote; an operator can say less.
-            mtu: if self.tunnel.is_some() {
-                options.mtu.unwrap_or(u32::MAX)
-            } else {
-                options.mtu_or_default()
-            },
-            caps: self.backend.caps(),
+            mtu: if self.tunnel.is_some() { options.mtu.unwrap_or(u32::MAX) } else { self.mtu() },
+            caps: self.caps,
             storm: self.storm.clone(),
             secure: self.secure.clone(),
             tunnel: self.tunnel.as_ref().map(|state| Arc::clone(&state.tunnel)),
@@ -132,7 +144,7 @@ impl Engine {
         }
         self.bridge(&spec.bridge)?;
         self.refuse_clash(spec)?;
-        if !spec.options.kind_or_default().is_tunnel() {
+        if spec.options.kind_or_default() == PortType::Tap {
             let netns = spec.options.netns.as_ref();
             self.refuse_interface_of_device("port", &spec.name, netns, spec.ifname_or_default())?;
         }
@@ -155,14 +167,18 @@ impl Engine {
         };
         let Opened { backend, queues: opened } = opened;
         let queues = opened.len() as u16;
-        self.workers.attach(idx, opened).map_err(|e| kernel(&e))?;
+        let deal = self.workers.attach(idx, opened).map_err(|e| kernel(&e))?;
+        self.watch.begin(idx, &backend.watched());
         place(&mut self.port_names, at, spec.name.clone());
         let state = PortState {
             idx,
             spec: spec.clone(),
+            caps: backend.caps(),
+            link_mtu: backend.mtu(),
+            oper: backend.health().map_or_else(Oper::Down, |()| Oper::Up),
             backend,
             queues,
-            oper: Oper::Up,
+            deal,
             lost: false,
             stats: Arc::new(PortStats::new(self.workers.len())),
             tunnel,
@@ -171,11 +187,12 @@ impl Engine {
             secure: secure(&spec.options),
         };
         let (port, bridge) = (&spec.name, &spec.bridge);
-        match &state.tunnel {
-            Some(TunnelState { tunnel, .. }) => {
+        match (&state.tunnel, &spec.options.path) {
+            (Some(TunnelState { tunnel, .. }), _) => {
                 tracing::info!(%port, %bridge, path = %self.path_of(tunnel), "port added");
             }
-            None => {
+            (None, Some(path)) => tracing::info!(%port, %bridge, path, "port added"),
+            (None, None) => {
                 tracing::info!(%port, %bridge, ifname = %state.backend.ifname(), queues, "port added");
             }
         }
@@ -212,9 +229,13 @@ impl Engine {
             return Err(invalid("port", name, reason));
         }
         let changed = !state.spec.difference(&spec, workers).is_empty();
-        if let Err(error) = state.backend.change(&state.spec.options, &spec.options) {
+        self.watch.end(&state.backend.watched());
+        let done = state.backend.change(&state.spec.options, &spec.options).inspect_err(|_| {
             // What was changed before the error goes back; if that fails too, the first error is the one to tell.
             let _ = state.backend.change(&spec.options, &state.spec.options);
+        });
+        self.watch.begin(state.idx, &state.backend.watched());
+        if let Err(error) = done {
             return Err(Refusal::Kernel { kind: "port", name: name.to_string(), reason: error.to_string() });
         }
         // Make before break: the tunnel as it will be is opened beside the one that is.
@@ -228,9 +249,10 @@ impl Engine {
             state.backend = tunnel.backend();
             state.tunnel.replace(tunnel)
         });
+        state.look();
         let before = std::mem::replace(&mut state.spec, spec);
         let (old, new) = (&before.options, &state.spec.options);
-        if new.storm_limit != old.storm_limit {
+        if new.storm_limit_or_default() != old.storm_limit_or_default() {
             state.storm = storm(new.storm_limit_or_default());
         }
         if new.bum_limit != old.bum_limit {
@@ -262,7 +284,8 @@ impl Engine {
         }
         // No worker sends to it any more once this returns, nor learns an address on it.
         self.publish();
-        self.workers.detach(state.idx);
+        drop(self.workers.detach(state.idx));
+        self.watch.end(&state.backend.watched());
         if let Some(bridge) = self.bridges.get(&state.spec.bridge) {
             bridge.fdb.flush(&Flush { port: Some(state.idx), kinds: FlushKinds::All, ..Flush::default() });
         }
@@ -290,49 +313,8 @@ impl Engine {
         leaving.into_iter().for_each(|(name, backend)| destroy(&name, backend));
     }
 
-    /// A worker has lost a queue of the port.
-    pub(super) fn port_lost(&mut self, name: &PortName) {
-        if let Some(state) = self.ports.get_mut(name) {
-            state.lost = true;
-        }
-        self.check_health(name);
-    }
-
-    /// Looks whether what is behind a port is there, and acts when that has changed.
-    pub(super) fn check_health(&mut self, name: &PortName) {
-        let way = self.ports.get(name).and_then(|state| self.broken_way(state.tunnel.as_ref()?));
-        let Some(state) = self.ports.get_mut(name) else { return };
-        let oper = match state.backend.health() {
-            Ok(()) if way.is_some() => Oper::Down(way.unwrap_or_default()),
-            Ok(()) if state.lost => {
-                Oper::Down("the kernel closed its queue; delete the port and add it again".into())
-            }
-            Ok(()) => Oper::Up,
-            Err(reason) => Oper::Down(reason),
-        };
-        if oper == state.oper {
-            return;
-        }
-        match &oper {
-            Oper::Up => tracing::info!(port = %name, "port is up"),
-            Oper::Down(reason) => tracing::warn!(port = %name, reason, "port is down"),
-        }
-        let down = oper != Oper::Up;
-        let text = match &oper {
-            Oper::Up => "it is up".to_owned(),
-            Oper::Down(reason) => format!("it is down: {reason}"),
-        };
-        state.oper = oper;
-        self.note("port", name, text);
-        self.touch_bridge_of(name);
-        self.publish();
-        if down {
-            self.forget_learned(name);
-        }
-    }
-
     /// The bridge of a port must be compiled again.
-    fn touch_bridge_of(&mut self, name: &PortName) {
+    pub(super) fn touch_bridge_of(&mut self, name: &PortName) {
         if let Some(state) = self.ports.get(name)
             && let Some(bridge) = self.bridges.get_mut(&state.spec.bridge)
         {
@@ -341,7 +323,7 @@ impl Engine {
     }
 
     /// Its stations are heard of again soon enough, in whatever VLAN they are in now.
-    fn forget_learned(&self, name: &PortName) {
+    pub(super) fn forget_learned(&self, name: &PortName) {
         if let Some(state) = self.ports.get(name)
             && let Some(bridge) = self.bridges.get(&state.spec.bridge)
         {

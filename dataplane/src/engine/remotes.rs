@@ -8,7 +8,7 @@ use std::{
 use super::{Engine, invalid, not_found};
 use crate::{
     api::{Refusal, RemoteView},
-    config::{PortName, PortOptions, PortSpec},
+    config::{PortName, PortOptions, PortSpec, PortType},
     fdb::{Cursor, Dest, EntryKind, Fdb},
 };
 
@@ -74,6 +74,15 @@ impl Engine {
                 &spec.name,
                 "an uplink has that name; ports and uplinks share their names",
             ));
+        }
+        if spec.options.kind_or_default() == PortType::Netdev {
+            let place = (spec.options.netns.as_ref(), spec.ifname_or_default());
+            let mut uplinks = self.uplinks.values().map(|state| &state.spec);
+            let owner = uplinks.find(|u| (u.options.netns.as_ref(), u.ifname_or_default()) == place);
+            if let Some(owner) = owner {
+                let reason = format!("interface \"{}\" is that of uplink {}", place.1, owner.name);
+                return Err(invalid("port", &spec.name, reason));
+            }
         }
         let others = self.ports.values().map(|state| &state.spec).filter(|other| other.name != spec.name);
         match others.into_iter().find_map(|other| spec.clash(other)) {

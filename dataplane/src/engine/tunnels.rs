@@ -8,7 +8,9 @@ use std::{
 };
 
 use super::{
-    Backend, BackendError, Engine, invalid,
+    Backend, Engine,
+    backend::Bare,
+    invalid,
     ports::{Oper, PortState},
     underlay::{Group, Lease, Need, VtepAddress, VtepState},
 };
@@ -23,7 +25,7 @@ use crate::{
         Encap, Entrance, Fragmentation, Inherit, NextHop, Remotes, Segment, Tunnel, Via, Vtep, decap::Rules,
     },
     tick::Tick,
-    wire::{MacAddr, Vid, VlanList, Vni, geneve, vxlan},
+    wire::{Vid, VlanList, Vni, geneve, vxlan},
 };
 
 /// Octets of the longest outer packet where the kernel does not know the way to any remote: Ethernet's.
@@ -45,40 +47,10 @@ pub(super) struct TunnelState {
     _next_hops: Vec<Arc<NextHop>>,
 }
 
-/// A tunnel: it has no interface, and cannot vanish.
-#[derive(Debug)]
-struct TunnelBackend(Caps);
-
-impl Backend for TunnelBackend {
-    fn caps(&self) -> Caps {
-        self.0
-    }
-
-    fn ifname(&self) -> String {
-        String::new()
-    }
-
-    fn mac(&self) -> Option<MacAddr> {
-        None
-    }
-
-    fn health(&self) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn change(&mut self, _: &PortOptions, _: &PortOptions) -> Result<(), BackendError> {
-        Ok(())
-    }
-
-    fn destroy(self: Box<Self>) -> Result<(), BackendError> {
-        Ok(())
-    }
-}
-
 impl TunnelState {
     /// What stands behind the port, seen from the control thread.
     pub(super) fn backend(&self) -> Box<dyn Backend> {
-        Box::new(TunnelBackend(self.caps))
+        Box::new(Bare(self.caps))
     }
 }
 
@@ -307,7 +279,7 @@ impl Engine {
         let mut view = TunnelView::of(port.spec.effective(self.workers.len() as u16));
         if let Some(TunnelState { tunnel, .. }) = &port.tunnel {
             view.inner_mtu = Some(tunnel.inner_mtu());
-            view.path = Some(self.path_of(tunnel));
+            view.via = Some(self.path_of(tunnel));
         }
         view
     }

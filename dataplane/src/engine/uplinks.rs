@@ -31,6 +31,7 @@ pub(super) struct UplinkState {
     pub(super) uplink: Uplink,
     pub(super) queues: u16,
     pub(super) oper: Oper,
+    deal: u64,
     /// A worker has found a queue closed.
     lost: bool,
     pub(super) stats: Arc<PortStats>,
@@ -84,7 +85,7 @@ impl Engine {
             Uplink::open(options, spec.address, spec.gateway_or_default()).map_err(|e| kernel(&e))?;
         let opened: Vec<Queue> = uplink.take_queues().into_iter().map(Queue::Tap).collect();
         let queues = opened.len() as u16;
-        self.workers.attach(idx, opened).map_err(|e| kernel(&e))?;
+        let deal = self.workers.attach(idx, opened).map_err(|e| kernel(&e))?;
         uplink.look_after_next_hops(self.clock.now());
         place(&mut self.port_names, at, spec.name.clone());
         tracing::info!(uplink = %spec.name, address = %spec.address, ifname = %uplink.tap().ifname(), queues, "uplink added");
@@ -94,6 +95,7 @@ impl Engine {
             uplink,
             queues,
             oper: Oper::Up,
+            deal,
             lost: false,
             stats: Arc::new(PortStats::new(self.workers.len())),
         };
@@ -120,7 +122,7 @@ impl Engine {
         let Some(state) = self.uplinks.remove(name) else { return Err(not_found("uplink", name)) };
         // No worker sends to it any more once this returns.
         self.publish();
-        self.workers.detach(state.idx);
+        drop(self.workers.detach(state.idx));
         self.port_names[state.idx.at()] = None;
         tracing::info!(uplink = %name, "uplink deleted");
         if let Err(error) = state.uplink.destroy() {
@@ -130,8 +132,8 @@ impl Engine {
     }
 
     /// A worker has lost a queue of the uplink, if it is one.
-    pub(super) fn uplink_lost(&mut self, name: &PortName) {
-        if let Some(state) = self.uplinks.get_mut(name) {
+    pub(super) fn uplink_lost(&mut self, name: &PortName, deal: u64) {
+        if let Some(state) = self.uplinks.get_mut(name).filter(|state| state.deal == deal) {
             state.lost = true;
         }
     }

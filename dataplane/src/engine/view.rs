@@ -7,9 +7,9 @@ use super::{
 use crate::{
     api::{
         BridgeView, DropView, FdbCounts, PROTOCOL_VERSION, PortStatsView, PortView, Refusal, Reply, Status,
-        Traffic, WorkerView,
+        Traffic, VmView, WorkerView,
     },
-    config::{AdminState, OnOff, PortName},
+    config::{AdminState, OnOff, PortName, PortType},
     counters::Totals,
     frame::Caps,
     port::tap::offload_words,
@@ -36,9 +36,13 @@ impl Engine {
                     "the kernel refused {fallbacks} frames for port {name} with offloads it had agreed to; they were finished in software"
                 ));
             }
-            let offloads = offload_words(&state.backend.caps());
-            // What a tunnel takes whole depends on its way out, and is no lack of the kernel's.
-            if state.tunnel.is_none() && state.spec.options.offload_or_default().0 {
+            let offloads = offload_words(&state.caps);
+            // What a tunnel or a VM takes whole is no lack of the kernel's.
+            let options = &state.spec.options;
+            if options.kind_or_default().has_interface()
+                && state.oper == Oper::Up
+                && options.offload_or_default().0
+            {
                 let lacking: Vec<&str> =
                     offload_words(&Caps::ALL).into_iter().filter(|word| !offloads.contains(word)).collect();
                 if !lacking.is_empty() {
@@ -130,7 +134,7 @@ impl Engine {
     pub(super) fn port_view(&self, state: &PortState) -> PortView {
         let spec = &state.spec;
         let options = &spec.options;
-        let tunnel = options.kind_or_default().is_tunnel();
+        let kind = options.kind_or_default();
         let totals = state.stats.total();
         let (oper, reason) = match (&state.oper, options.admin_or_default()) {
             (Oper::Down(reason), _) => ("down", Some(reason.clone())),
@@ -140,8 +144,8 @@ impl Engine {
         PortView {
             name: spec.name.clone(),
             bridge: spec.bridge.clone(),
-            kind: options.kind.unwrap_or_default(),
-            ifname: (!tunnel).then(|| state.backend.ifname()),
+            kind,
+            ifname: kind.has_interface().then(|| state.backend.ifname()),
             netns: options.netns.clone(),
             mac: state.backend.mac(),
             mtu: state.mtu(),
@@ -150,8 +154,8 @@ impl Engine {
             oper: oper.to_owned(),
             reason,
             queues: state.queues,
-            offload: offload_words(&state.backend.caps()).into_iter().map(str::to_owned).collect(),
-            persist: (!tunnel).then(|| options.persist_or_default()),
+            offload: offload_words(&state.caps).into_iter().map(str::to_owned).collect(),
+            persist: (kind == PortType::Tap).then(|| options.persist_or_default()),
             access: options.access,
             trunk: options.trunk.clone(),
             native: options.native,
@@ -166,6 +170,7 @@ impl Engine {
             mac_limit: options.mac_limit_or_default(),
             storm_limit: options.storm_limit_or_default(),
             secure: options.secure.clone(),
+            vm: VmView::of(spec.effective(self.workers.len() as u16)),
             tunnel: self.tunnel_view(state),
             macs: self.bridges.get(&spec.bridge).map_or(0, |b| b.fdb.port_len(state.idx) as u64),
             rx: rx(&totals),

@@ -473,6 +473,15 @@ fn every_drop_reason_of_the_path_can_happen_and_is_counted_once() {
             plain_frame(ipv6(&[134, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])),
         ),
         (R::SecureBpdu, plain(vec![secure(&[]), port()]), plain_frame(pvst)),
+        (
+            R::SecureMacLimit,
+            {
+                let s = plain(vec![Port { mac_limit: 1, ..secure(&[]) }, port()]);
+                assert_eq!(s.outputs(0, &tagged(10, frame(BROADCAST, 1))), [1]);
+                s
+            },
+            plain_frame(tagged(11, frame(BROADCAST, 1))),
+        ),
         (R::SecureMalformed, plain(vec![secure(&[]), port()]), plain_frame(with_type([8, 0], &[0x45, 0, 0]))),
         (R::Locked, plain(vec![Port { locked: true, ..port() }, port()]), plain_frame(frame(BROADCAST, 1))),
         (R::StickyViolation, sticky(plain(two()), 1), plain_frame(frame(BROADCAST, 1))),
@@ -544,11 +553,12 @@ fn every_drop_reason_of_the_path_can_happen_and_is_counted_once() {
         assert_eq!((switch.dropped(side, *reason), switch.all_drops()), (1, before + 1), "{reason}");
     }
     // What remains is given by ports, by their receive and their send.
-    // What waits too long for a worker is lost before it: `tests/sim_overlay.rs` shows that it is counted.
-    let by_worker = &[R::UnderlayOverflow][..];
+    // What waits too long for a worker is lost before it: `tests/sim_overlay.rs` and `tests/netns_netdev.rs` show that it is counted.
+    let by_kernel = &[R::UnderlayOverflow, R::RxOverflow][..];
     let elsewhere = [
-        by_worker,
+        by_kernel,
         crate::port::tests::REASONS,
+        crate::port::vhost_user::tests::REASONS,
         crate::port::encap::tests::REASONS,
         crate::overlay::decap::tests::REASONS,
         crate::overlay::uplink::tests::REASONS,

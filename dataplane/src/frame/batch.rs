@@ -152,6 +152,21 @@ impl Batch {
         self.bytes += len;
     }
 
+    /// As [`push`](Self::push), for a frame that begins `before` octets earlier: what was put into it after it was received grew into
+    /// its headroom.
+    ///
+    /// # Panics
+    /// Where `before` exceeds [`HEADROOM`].
+    #[inline]
+    pub fn push_grown(&mut self, before: usize, len: usize, offload: Offload) {
+        assert!(before <= HEADROOM && len <= SLOT - HEADROOM + before);
+        let (at, headroom) = (Self::slot_at(self.len) - before, HEADROOM - before);
+        self.frames[self.len] =
+            Frame { at: at as u32, len: len as u32, offload, remote: None, headroom: headroom as u8 };
+        self.len += 1;
+        self.bytes += len;
+    }
+
     /// Where the octets of slot `n`, behind its headroom, begin in the memory.
     #[inline]
     pub const fn slot_at(n: usize) -> usize {

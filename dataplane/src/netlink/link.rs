@@ -8,7 +8,7 @@ use std::{
 use netlink_packet_core::Nla;
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{InfoData, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State},
+    link::{InfoData, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State},
 };
 use rustix::io::Errno;
 
@@ -94,6 +94,12 @@ pub struct Link {
     pub name: String,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
+    /// Somebody is at its other end (`IFLA_CARRIER`).
+    pub carrier: bool,
+    /// Frames on it have Ethernet headers.
+    pub ethernet: bool,
+    /// The number of the device that it belongs to: a bridge, a bond.
+    pub master: Option<u32>,
     /// Its Ethernet address, where it is an Ethernet link.
     pub mac: Option<MacAddr>,
     /// The longest packet, without the Ethernet header.
@@ -118,6 +124,9 @@ impl Link {
             index: message.header.index,
             name: String::new(),
             up: message.header.flags.contains(LinkFlags::Up),
+            carrier: true,
+            ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+            master: None,
             mac: None,
             mtu: 0,
             operstate: OperState::Unknown,
@@ -129,6 +138,8 @@ impl Link {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Address(octets) => link.mac = mac(&octets),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Carrier(carrier) => link.carrier = carrier != 0,
+                LinkAttribute::Controller(master) => link.master = Some(master),
                 LinkAttribute::OperState(state) => link.operstate = state.into(),
                 LinkAttribute::LinkInfo(infos) => link.take_info(infos),
                 _ => {}

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
@@ -72,6 +72,12 @@ impl std::fmt::Debug for Monitor {
     }
 }
 
+impl AsFd for Monitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.as_fd()
+    }
+}
+
 impl AsRawFd for Monitor {
     fn as_raw_fd(&self) -> RawFd {
         self.inner.as_raw_fd()
@@ -81,21 +87,34 @@ impl AsRawFd for Monitor {
 impl Monitor {
     /// Listens to the calling thread's namespace.
     pub fn open() -> io::Result<Self> {
-        let mut inner = netlink_sys::Socket::new(NETLINK_ROUTE)?;
-        inner.bind(&SocketAddr::new(0, 0))?;
-        inner.set_rx_buf_sz(RECEIVE_BUFFER)?;
-        for group in
-            [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE]
-        {
-            inner.add_membership(group)?;
-        }
-        inner.set_non_blocking(true)?;
-        Ok(Self { inner })
+        Self::of(&[
+            RTNLGRP_LINK,
+            RTNLGRP_IPV4_IFADDR,
+            RTNLGRP_IPV6_IFADDR,
+            RTNLGRP_IPV4_ROUTE,
+            RTNLGRP_IPV6_ROUTE,
+        ])
     }
 
     /// Listens to another namespace.
     pub fn open_in(netns: BorrowedFd<'_>) -> io::Result<Self> {
         netns::within(netns, Self::open)?
+    }
+
+    /// Listens to another namespace for devices alone, not for their addresses and routes.
+    pub fn links(netns: BorrowedFd<'_>) -> io::Result<Self> {
+        netns::within(netns, || Self::of(&[RTNLGRP_LINK]))?
+    }
+
+    fn of(groups: &[u32]) -> io::Result<Self> {
+        let mut inner = netlink_sys::Socket::new(NETLINK_ROUTE)?;
+        inner.bind(&SocketAddr::new(0, 0))?;
+        inner.set_rx_buf_sz(RECEIVE_BUFFER)?;
+        for &group in groups {
+            inner.add_membership(group)?;
+        }
+        inner.set_non_blocking(true)?;
+        Ok(Self { inner })
     }
 
     /// Takes everything that has been told by now.

@@ -25,11 +25,11 @@ const _: () = assert!(CMSG_HEADER == size_of::<libc::cmsghdr>());
 /// Room for the control messages of one message: four of them, with at most 8 octets each.
 const CONTROL: usize = 4 * (CMSG_HEADER + 8);
 
-/// An option of a UDP socket whose value is an int.
+/// An option of a socket whose value is an int; here those of UDP, and of all.
 #[derive(Clone, Copy, Debug)]
 pub struct SocketOption {
-    level: c_int,
-    name: c_int,
+    pub(super) level: c_int,
+    pub(super) name: c_int,
 }
 
 impl SocketOption {

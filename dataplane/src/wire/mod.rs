@@ -12,6 +12,7 @@ pub mod layers;
 pub mod neighbour;
 #[cfg(test)]
 pub(crate) mod sample;
+pub mod stream;
 pub mod virtio_net;
 mod vlans;
 mod vni;

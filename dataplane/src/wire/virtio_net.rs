@@ -5,6 +5,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, little_e
 
 /// Octets of the header with `num_buffers`: what `TUNSETVNETHDRSZ` is set to.
 pub const LEN: usize = 12;
+/// Octets of the header without `num_buffers`, of guests of before virtio 1.0 (`struct virtio_net_hdr`).
+pub const LEGACY_LEN: usize = 10;
 /// Octets of the header that describes tunnels too (`TUN_VNET_TNL_SIZE`).
 pub const TUNNEL_LEN: usize = 24;
 

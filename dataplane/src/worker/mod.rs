@@ -47,6 +47,8 @@ pub enum Mail {
     Attach {
         /// The port.
         port: PortIdx,
+        /// Which deal of queues this is: those of before are lost without harm.
+        deal: u64,
         /// Queues that only this worker polls.
         rx: Vec<Queue>,
         /// The queue by which this worker sends.
@@ -89,6 +91,8 @@ pub enum Report {
     Gone {
         /// The port.
         port: PortIdx,
+        /// The deal that the queue came with.
+        deal: u64,
     },
     /// The way to a remote takes only shorter packets than was known.
     PathTooNarrow {
@@ -100,8 +104,10 @@ pub enum Report {
 /// What a worker gives back.
 #[derive(Debug)]
 pub enum Returned {
-    /// A queue of a port.
+    /// A queue of a port that it polled.
     Queue(Queue),
+    /// The queue of a port that it sent by.
+    Share(Queue),
     /// A socket of a local tunnel endpoint.
     Rx(UnderlayRx),
     /// Sockets by which it sent.
@@ -146,8 +152,11 @@ pub struct Upstream {
 /// The queues of a port that a worker holds.
 #[derive(Debug)]
 struct Attached {
+    deal: u64,
     rx: Vec<Polled>,
     tx: Queue,
+    /// No snapshot has said yet that the port is up: what has come stays in the queues, for what a peer sends first is not to be lost.
+    fresh: bool,
     /// The device is gone; the queues wait to be taken back.
     gone: bool,
 }
@@ -290,7 +299,7 @@ impl Worker {
             let mut returned = Vec::new();
             match mail {
                 Mail::Snapshot(snapshot) => self.take_up(snapshot),
-                Mail::Attach { port, rx, tx } => self.attach(port, rx, tx),
+                Mail::Attach { port, deal, rx, tx } => self.attach(port, deal, rx, tx),
                 Mail::Detach(port) => returned = self.detach(port),
                 Mail::AttachVtep { vtep, rx } => self.attach_vtep(vtep, rx),
                 Mail::DetachVtep(vtep) => returned = self.detach_vtep(vtep),
@@ -309,7 +318,8 @@ impl Worker {
         self.gauge.generation.add(self.snapshot.generation - before.generation);
         for n in 0..self.ports.len() {
             let port = PortIdx(n as u16);
-            if before.port(port).is_none() && self.snapshot.port(port).is_some() {
+            let is_up = |snapshot: &Snapshot| snapshot.port(port).is_some_and(|port| port.oper_up);
+            if !is_up(&before) && is_up(&self.snapshot) {
                 self.mark_all_ready(port);
             }
         }
@@ -321,14 +331,14 @@ impl Worker {
         }
     }
 
-    /// Frames may have come before the poll knew the queues, or before the snapshot knew the port: the poll tells once.
+    /// Frames may have come before the poll knew the queues, or before the snapshot knew that the port is up: the poll tells once.
     fn mark_all_ready(&mut self, port: PortIdx) {
         let queues =
             self.ports.get(port.at()).and_then(Option::as_ref).map_or(0, |attached| attached.rx.len());
         (0..queues).for_each(|n| self.mark_ready(token(port, n)));
     }
 
-    fn attach(&mut self, port: PortIdx, rx: Vec<Queue>, tx: Queue) {
+    fn attach(&mut self, port: PortIdx, deal: u64, rx: Vec<Queue>, tx: Queue) {
         let mut polled = Vec::with_capacity(rx.len());
         for (n, queue) in rx.into_iter().enumerate() {
             if let Some(fd) = queue.fd() {
@@ -338,7 +348,7 @@ impl Worker {
                     Interest::READABLE,
                 );
                 if registered.is_err() {
-                    self.tell(Report::Gone { port });
+                    self.tell(Report::Gone { port, deal });
                 }
             }
             polled.push(Polled { queue, ready: false });
@@ -346,15 +356,15 @@ impl Worker {
         if self.ports.len() <= port.at() {
             self.ports.resize_with(port.at() + 1, || None);
         }
-        self.ports[port.at()] = Some(Attached { rx: polled, tx, gone: false });
+        self.ports[port.at()] = Some(Attached { deal, rx: polled, tx, fresh: true, gone: false });
         self.mark_all_ready(port);
     }
 
     fn detach(&mut self, port: PortIdx) -> Vec<Returned> {
         let Some(attached) = self.ports.get_mut(port.at()).and_then(Option::take) else { return Vec::new() };
         attached.forget(&self.poll);
-        let queues = attached.rx.into_iter().map(|polled| polled.queue).chain([attached.tx]);
-        queues.map(Returned::Queue).collect()
+        let polled = attached.rx.into_iter().map(|polled| Returned::Queue(polled.queue));
+        polled.chain([Returned::Share(attached.tx)]).collect()
     }
 
     fn attach_vtep(&mut self, vtep: VtepIdx, rx: Vec<UnderlayRx>) {
@@ -447,16 +457,14 @@ impl Worker {
     }
 
     fn serve(&mut self, port: PortIdx, queue: usize) -> Received {
-        let Some(polled) = self
-            .ports
-            .get_mut(port.at())
-            .and_then(Option::as_mut)
-            .and_then(|attached| attached.rx.get_mut(queue))
-        else {
-            return Received::Drained;
-        };
+        let Some(Some(attached)) = self.ports.get_mut(port.at()) else { return Received::Drained };
         // A queue is attached before the snapshot that knows its port, and detached after the one that does not.
         let Some(known) = self.snapshot.port(port) else { return Received::Drained };
+        if attached.fresh && !known.oper_up {
+            return Received::Drained;
+        }
+        attached.fresh = false;
+        let Some(polled) = attached.rx.get_mut(queue) else { return Received::Drained };
         self.batch.clear();
         let received = polled.queue.recv(&mut self.batch, known.stats.of(self.index), self.ring.as_mut());
         if !self.batch.is_empty() {
@@ -569,7 +577,8 @@ impl Worker {
         let Some(Some(attached)) = self.ports.get_mut(port.at()) else { return };
         if !std::mem::replace(&mut attached.gone, true) {
             attached.forget(&self.poll);
-            self.tell(Report::Gone { port });
+            let deal = attached.deal;
+            self.tell(Report::Gone { port, deal });
         }
     }
 }

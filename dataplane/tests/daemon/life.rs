@@ -1,5 +1,7 @@
 //! How the daemon begins and ends.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -198,4 +200,24 @@ fn a_topology_that_cannot_be_read_or_done_ends_it_with_the_reason_and_nothing_le
     assert!(said.contains("port \"b\"") && said.contains("eth0"), "{said}");
     assert!(!a.has_interface("eth0"), "persistent or not");
     assert!(!place.socket().exists());
+}
+
+#[test]
+fn an_interface_that_it_had_taken_over_is_the_hosts_again_however_it_ends() {
+    let Some(net) = Net::new() else { return };
+    let (place, a) = (Place::new(), net.host("a"));
+    net.veth("a", &a, "eth0");
+    a.address("eth0", "198.51.100.1/24");
+    net.home().address("a", "198.51.100.9/24");
+    let heard = |timeout| a.ping_with([198, 51, 100, 9], 56, timeout).is_some();
+    assert!(heard(PATIENCE));
+    for signal in [Signal::KILL, Signal::TERM] {
+        let daemon = place.start(&net, &[]);
+        daemon.bridge();
+        daemon.ok("PortAdd", json!({ "name": "a", "bridge": "br0", "type": "netdev" }));
+        assert_eq!(daemon.port("a")["oper"], "up");
+        assert!(!heard(Duration::from_millis(300)), "the switch has it");
+        daemon.end(signal);
+        assert!(heard(PATIENCE), "after {signal:?}");
+    }
 }

@@ -13,3 +13,4 @@ mod switch;
 #[path = "../../../tests/topo/mod.rs"]
 mod topo;
 mod topology;
+mod unprivileged;

@@ -14,11 +14,11 @@ use tapway_dataplane::{
     api::{
         BridgeView, Control, DeviceSeen, DeviceView, DropView, Event, FdbCounts, FdbView, NeighView,
         PROTOCOL_VERSION, Plan, PlanStep, PortStatsView, PortView, Refusal, RemoteView, Reply, Request,
-        Status, Trace, TraceOutput, TraceStep, Traffic, TunnelView, UplinkView, WorkerView,
+        Status, Trace, TraceOutput, TraceStep, Traffic, TunnelView, UplinkView, VmView, WorkerView,
     },
     config::{
         BridgeName, BridgeSpec, DeviceName, DeviceSpec, Mistake, NeighSpec, OnOff, PortName, PortSpec,
-        Topology, UplinkSpec,
+        PortType, Topology, UplinkSpec,
     },
     server::{Limits, Server},
 };
@@ -126,13 +126,13 @@ impl StandIn {
     fn port(&self, name: &PortName) -> Result<PortView, Refusal> {
         let spec = self.ports.get(name).ok_or_else(|| not_found("port", name))?;
         let up = OnOff(true);
-        let tunnel = spec.options.kind_or_default().is_tunnel();
+        let kind = spec.options.kind_or_default();
         let down = spec.options.admin.is_some_and(|a| a.to_string() == "down");
         Ok(PortView {
             name: name.clone(),
             bridge: spec.bridge.clone(),
-            kind: spec.options.kind.unwrap_or_default(),
-            ifname: (!tunnel).then(|| name.to_string()),
+            kind,
+            ifname: kind.has_interface().then(|| name.to_string()),
             netns: spec.options.netns.clone(),
             mac: spec.options.mac,
             mtu: spec.options.mtu.unwrap_or(1500),
@@ -142,7 +142,7 @@ impl StandIn {
             reason: down.then(|| "administratively down".to_owned()),
             queues: 1,
             offload: vec!["vnet_hdr".to_owned(), "csum".to_owned()],
-            persist: (!tunnel).then_some(OnOff(false)),
+            persist: (kind == PortType::Tap).then_some(OnOff(false)),
             access: spec.options.access,
             trunk: spec.options.trunk.clone(),
             native: spec.options.native,
@@ -157,6 +157,7 @@ impl StandIn {
             mac_limit: 0,
             storm_limit: 0,
             secure: spec.options.secure.clone(),
+            vm: VmView::of(spec.effective(1)),
             tunnel: TunnelView::of(spec.effective(1)),
             macs: 1,
             rx: self.traffic(),
@@ -452,10 +453,14 @@ impl Control for StandIn {
             }
             Request::Apply { topology, dry_run, .. } => Self::plan(&topology, !dry_run),
             Request::Diff { topology } => Self::plan(&topology, false),
-            Request::Export => Ok(Reply::Exported {
-                topology: "[[bridge]]\nname = \"br0\"\n".to_owned(),
-                config: Topology { bridge: self.bridges.values().cloned().collect(), ..Default::default() },
-            }),
+            Request::Export => {
+                let config = Topology {
+                    bridge: self.bridges.values().cloned().collect(),
+                    port: self.ports.values().cloned().collect(),
+                    ..Default::default()
+                };
+                Ok(Reply::Exported { topology: config.to_toml(), config })
+            }
             Request::Stats { port } => {
                 if let Some(name) = &port {
                     self.port(name)?;

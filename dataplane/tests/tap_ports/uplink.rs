@@ -547,6 +547,12 @@ fn the_engine_adds_lists_and_deletes_uplinks() {
         assert_eq!(up0.gateway, Some("198.51.100.2".parse().unwrap()));
         assert!(up0.offload.iter().any(|word| word == "csum"), "{:?}", up0.offload);
         assert_eq!(names(), ["lo", "up0"]);
+        engine
+            .call(Request::from_varlink("BridgeAdd", serde_json::json!({ "name": "br0" })).unwrap())
+            .unwrap();
+        let netdev = serde_json::json!({ "name": "p", "bridge": "br0", "type": "netdev", "ifname": "up0" });
+        let refused = engine.call(Request::from_varlink("PortAdd", netdev).unwrap()).unwrap_err().to_string();
+        assert_eq!(refused, "port \"p\": interface \"up0\" is that of uplink up0");
 
         let del = || Request::UplinkDel { name: "up0".parse().unwrap() };
         assert_eq!(engine.call(del()), Ok(Reply::Changed { changed: true }));

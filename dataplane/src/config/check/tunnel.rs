@@ -1,4 +1,5 @@
 //! What makes sense for the types of a port: which keys each has, and how those of a tunnel go together.
+//! How those of ports for VMs go together is in [`super::vm`].
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -13,6 +14,14 @@ use crate::{
 };
 
 const TAP: &[PortType] = &[PortType::Tap];
+const NETDEV: &[PortType] = &[PortType::Netdev];
+const DGRAM: &[PortType] = &[PortType::Dgram];
+const VHOST_USER: &[PortType] = &[PortType::VhostUser];
+const INTERFACES: &[PortType] = &[PortType::Tap, PortType::Netdev];
+const WITH_QUEUES: &[PortType] = &[PortType::Tap, PortType::Netdev, PortType::VhostUser];
+const SOCKETS: &[PortType] = &[PortType::Stream, PortType::Dgram];
+const PATHS: &[PortType] = &[PortType::Stream, PortType::Dgram, PortType::VhostUser];
+const NAMESPACES: &[PortType] = &[PortType::Tap, PortType::Netdev, PortType::Vxlan, PortType::Geneve];
 const VXLAN: &[PortType] = &[PortType::Vxlan];
 const GENEVE: &[PortType] = &[PortType::Geneve];
 const TUNNELS: &[PortType] = &[PortType::Vxlan, PortType::Geneve];
@@ -20,7 +29,15 @@ const TUNNELS: &[PortType] = &[PortType::Vxlan, PortType::Geneve];
 /// The types whose ports have a key, where not all have it.
 fn types_of(key: &str) -> Option<&'static [PortType]> {
     match key {
-        "ifname" | "address" | "mac" | "queues" | "persist" | "offload" => Some(TAP),
+        "address" | "mac" | "persist" => Some(TAP),
+        "ifname" => Some(INTERFACES),
+        "netns" => Some(NAMESPACES),
+        "queues" | "offload" => Some(WITH_QUEUES),
+        "driver" | "qdisc_bypass" => Some(NETDEV),
+        "path" => Some(PATHS),
+        "listen" | "connect" => Some(SOCKETS),
+        "peer_path" => Some(DGRAM),
+        "server" | "client" => Some(VHOST_USER),
         "gbp" | "gbp_id" | "reserved" => Some(VXLAN),
         "option" => Some(GENEVE),
         "vni" | "vlan_vni" | "local" | "remote" | "group" | "underlay_dev" | "dst_port" | "src_port"
@@ -32,7 +49,11 @@ fn types_of(key: &str) -> Option<&'static [PortType]> {
 }
 
 fn words(types: &[PortType]) -> String {
-    types.iter().map(PortType::to_string).collect::<Vec<_>>().join(" and ")
+    let mut words = types.iter().map(PortType::to_string).collect::<Vec<_>>();
+    match words.pop() {
+        Some(last) if !words.is_empty() => format!("{} and {last}", words.join(", ")),
+        last => last.unwrap_or_default(),
+    }
 }
 
 fn pair(key: &'static str, with: &'static str, message: String) -> Problem {
@@ -171,9 +192,13 @@ impl PortSpec {
         self.options.kind_or_default().is_tunnel() && self.options.local == Some(uplink.address.addr())
     }
 
-    /// Why two tunnels cannot be there together: both take what comes to one address and port in one namespace.
+    /// Why two ports cannot be there together: both are tunnels that take what comes to one address and port in one namespace, or what
+    /// is behind them is the same interface or socket.
     pub fn clash(&self, other: &Self) -> Option<String> {
         let (a, b) = (&self.options, &other.options);
+        if !a.kind_or_default().is_tunnel() {
+            return self.same_place(other);
+        }
         let at = |o: &PortOptions| (o.kind_or_default().is_tunnel(), o.local, o.dst_port_or_default());
         // Asked of every pair, so what tells most of them apart goes first.
         let local = a.local.filter(|_| at(a) == at(b) && a.netns == b.netns)?;
@@ -334,12 +359,12 @@ mod tests {
             (
                 "vni = 7\nifname = \"x\"\naddress = \"198.51.100.1/24\"\nmac = \"02:00:00:00:00:01\"\nqueues = 2\npersist = true\noffload = true\noption = [\"0102:80:\"]",
                 vec![
-                    "ifname: a port of type vxlan has none; it is for tap",
+                    "ifname: a port of type vxlan has none; it is for tap and netdev",
                     "address: a port of type vxlan has none; it is for tap",
                     "mac: a port of type vxlan has none; it is for tap",
-                    "queues: a port of type vxlan has none; it is for tap",
+                    "queues: a port of type vxlan has none; it is for tap, netdev and vhost-user",
                     "persist: a port of type vxlan has none; it is for tap",
-                    "offload: a port of type vxlan has none; it is for tap",
+                    "offload: a port of type vxlan has none; it is for tap, netdev and vhost-user",
                     "option: a port of type vxlan has none; it is for geneve",
                 ],
             ),

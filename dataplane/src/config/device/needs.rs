@@ -1,4 +1,4 @@
-//! Which objects need which: a device its parent and its master, a tunnel the device that it leaves by.
+//! Which objects need which: a device its parent and its master, a tunnel the device that it leaves by, a netdev port its interface.
 //!
 //! Only what a topology has itself is looked at; an interface that is not in it is the host's, and has to be there.
 
@@ -115,6 +115,10 @@ impl Graph {
                 need(&node, key, name.as_deref().and_then(|name| brings.get(&(netns, name))));
             }
         }
+        for port in ports.clone().filter(|p| p.options.kind_or_default().is_netdev()) {
+            let place = (port.options.netns.as_ref(), port.ifname_or_default());
+            need(&Node::Port(port.name.clone()), "ifname", brings.get(&place));
+        }
         for port in ports.filter(|p| p.options.kind_or_default().is_tunnel()) {
             let (node, o) = (Node::Port(port.name.clone()), &port.options);
             let netns = o.netns.as_ref();
@@ -215,6 +219,25 @@ mod tests {
 
     fn device(name: &str) -> Node {
         Node::Device(name.parse().unwrap())
+    }
+
+    #[test]
+    fn a_netdev_port_needs_the_device_whose_interface_it_takes() {
+        let text = r#"
+            bridge = [{ name = "br0" }]
+            device = [{ name = "v", type = "veth", peer = { name = "w", netns = "c1" } }, { name = "d", type = "dummy" }]
+            port = [
+                { name = "v", bridge = "br0", type = "netdev" },
+                { name = "p", bridge = "br0", type = "netdev", ifname = "w", netns = "c1" },
+                { name = "q", bridge = "br0", type = "netdev", ifname = "w" },
+            ]"#;
+        let graph = graph(text);
+        let port = |name: &str| Node::Port(name.parse().unwrap());
+        assert_eq!(graph.needs(&port("v")), [(device("v"), "ifname")]);
+        assert_eq!(graph.needs(&port("p")), [(device("v"), "ifname")]);
+        assert_eq!(graph.needs(&port("q")), []);
+        let order = graph.needing_first(vec![device("v"), device("d"), port("p"), port("v")]);
+        assert_eq!(order, [port("p"), port("v"), device("v"), device("d")]);
     }
 
     #[test]

@@ -272,6 +272,73 @@ bridge = "br0"
 }
 
 #[test]
+fn each_mistake_of_a_port_for_a_vm_has_its_line() {
+    let text = r#"[[bridge]]
+name = "br0"
+[[device]]
+name = "v0"
+type = "veth"
+peer = { name = "v1" }
+[[port]]
+name = "fine"
+bridge = "br0"
+type = "netdev"
+ifname = "v0"
+[[port]]
+name = "twice"
+bridge = "br0"
+ifname = "v0"
+type = "netdev"
+[[port]]
+name = "tap"
+bridge = "br0"
+ifname = "v1"
+[[port]]
+name = "a"
+bridge = "br0"
+type = "stream"
+path = "/run/a"
+[[port]]
+name = "b"
+bridge = "br0"
+type = "vhost-user"
+client = true
+path = "/run/a"
+[[port]]
+name = "c"
+bridge = "br0"
+type = "dgram"
+path = "c"
+listen = "maybe"
+[[port]]
+name = "d"
+bridge = "br0"
+type = "vhost-user"
+queues = 0
+[[port]]
+name = "e"
+bridge = "br0"
+type = "netdev"
+driver = "xdp"
+path = "/run/e"
+"#;
+    assert_eq!(
+        mistakes(text),
+        [
+            "line 15: port \"twice\": interface \"v0\" is that of port \"fine\"",
+            "line 20: port \"tap\": interface \"v1\" is that of device \"v0\"",
+            "line 31: port \"b\": path: \"/run/a\" is that of port \"a\"",
+            "line 36: port \"c\": path: \"c\" is no absolute path of a socket",
+            "line 37: port \"c\": listen: \"maybe\" is neither on nor off",
+            "line 38: port \"d\": path is missing",
+            "line 42: port \"d\": queues: 0 is not allowed: 1 to 256",
+            "line 47: port \"e\": driver: unknown variant `xdp`, expected `packet`",
+            "line 48: port \"e\": path: a port of type netdev has none; it is for stream, dgram and vhost-user",
+        ]
+    );
+}
+
+#[test]
 fn each_mistake_of_a_tunnel_has_its_line() {
     let text = r#"[[bridge]]
 name = "br0"

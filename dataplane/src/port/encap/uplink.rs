@@ -196,7 +196,8 @@ impl Exit<'_> {
 
 fn settle(result: SendResult) -> Result<(), DropReason> {
     match result {
-        SendResult::Sent => Ok(()),
+        // The queue of an uplink is that of a TAP, which holds nothing.
+        SendResult::Sent | SendResult::Held => Ok(()),
         SendResult::Full => Err(DropReason::EgressFull),
         SendResult::Down | SendResult::Gone(_) => Err(DropReason::EgressDown),
         SendResult::Refused(_) => Err(DropReason::EgressRefused),

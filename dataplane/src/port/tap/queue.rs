@@ -31,6 +31,8 @@ pub struct TapQueue {
     expect: usize,
     /// Octets that the frames of the last receive had on average.
     typical: usize,
+    /// Whether a read of nothing says that nobody is behind the descriptor any more; of datagrams it only says that one was empty.
+    ends: bool,
 }
 
 /// Up to this many frames, single system calls are cheaper than a ring's.
@@ -39,7 +41,12 @@ pub(crate) const WORTH_A_RING: usize = 2;
 impl TapQueue {
     /// A queue over a descriptor that gives and takes one frame a call, with a virtio header in front where `caps` says so.
     pub fn new(fd: OwnedFd, caps: Caps) -> Self {
-        Self { fd, caps, before: caps.vnet_header_len(), expect: 1, typical: 1 }
+        Self { fd, caps, before: caps.vnet_header_len(), expect: 1, typical: 1, ends: true }
+    }
+
+    /// A queue over a socket of datagrams, each a frame without a header: it is read and written as a TAP is.
+    pub(in crate::port) fn of_datagrams(fd: OwnedFd) -> Self {
+        Self { ends: false, ..Self::new(fd, Caps::NONE) }
     }
 
     /// Another handle on the same queue, for a worker that only sends by it.
@@ -136,7 +143,7 @@ impl TapQueue {
         counters: &PortCounters,
         seen: &mut Seen,
     ) -> Option<Received> {
-        if read == 0 {
+        if read == 0 && self.ends {
             return Some(Received::Gone(Errno::BADFD)); // a TAP never ends; other descriptors do when the peer goes
         }
         let len = read.saturating_sub(self.before);

@@ -23,6 +23,7 @@ use std::{net::SocketAddr, os::fd::BorrowedFd};
 use rustix::io::Errno;
 
 pub use memory::{MemoryNet, MemoryRx, MemoryTx};
+pub(super) use open::set_buffer;
 pub use open::{Group, RxOptions, TxSetOptions, UnderlayError, path_mtu};
 pub use outbox::{HEAD_MAX, Outbox};
 pub use receive::UdpRx;

@@ -140,7 +140,7 @@ fn bind(socket: &Socket, local: SocketAddr) -> Result<(), UnderlayError> {
 }
 
 /// Sets a buffer's size as far as this process may: as asked with `CAP_NET_ADMIN`, else up to the limit of the system.
-fn set_buffer(
+pub(in crate::port) fn set_buffer(
     socket: &Socket,
     force: SocketOption,
     size: usize,

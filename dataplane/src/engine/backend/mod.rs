@@ -1,12 +1,23 @@
 //! What is behind a port, seen from the control thread.
+//!
+//! A kind of port is one file here and one [`Backend`]. The queues of some are there as long as the port; those of others come and go
+//! with a peer or an interface: [`Backend::tend`] hands them out and takes them back, and the port is up while [`Backend::health`] says so.
+
+mod memory;
+mod netdev;
+mod stream;
+mod tap;
+mod vhost_user;
 
 use std::{
     fmt::{self, Debug},
+    io,
     net::{IpAddr, SocketAddr},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use ipnet::IpNet;
+pub use memory::MemoryBackend;
+pub use tap::TapBackend;
 
 use super::{
     devices::{DeviceKernel, MemoryKernel, NetlinkDevices},
@@ -17,8 +28,7 @@ use crate::{
     frame::Caps,
     netlink::Socket,
     port::{
-        MemoryPeer, MemoryQueue, Queue, UnderlayRx, UnderlayTx, memory,
-        tap::{Health, Tap, TapOptions},
+        Queue, UnderlayRx, UnderlayTx,
         underlay::{self, MemoryNet, RxOptions, TxSet, TxSetOptions, UdpRx},
     },
     sys,
@@ -28,14 +38,30 @@ use crate::{
 /// Why something behind a port cannot be made or changed; a sentence that names the object.
 pub type BackendError = Box<dyn std::error::Error + Send + Sync>;
 
+/// Where the queues of a port are handed to the workers and taken back: what [`Backend::tend`] may do with them.
+pub trait Desk {
+    /// The queues that are out, in no order, once no worker uses any of them. Until the port is up again, which is looked at when
+    /// [`Backend::tend`] returns, frames for it are counted as lost.
+    fn take_back(&mut self) -> Vec<Queue>;
+    /// Hands queues out. What is still out is taken back first, and closed.
+    ///
+    /// # Errors
+    /// Where a worker that has none of the queues to poll cannot be given one to send by. All queues are closed then.
+    fn hand_out(&mut self, queues: Vec<Queue>) -> io::Result<()>;
+}
+
 /// The control thread's end of what is behind a port.
 pub trait Backend: Debug + Send {
     /// What the far side takes.
     fn caps(&self) -> Caps;
-    /// Name of the interface.
+    /// Name of the interface; empty where there is none.
     fn ifname(&self) -> String;
     /// Address of the interface, where it has one.
     fn mac(&self) -> Option<MacAddr>;
+    /// Octets of the longest IP packet that the interface takes, where that is its own to say and no setting of the port's.
+    fn mtu(&self) -> Option<u32> {
+        None
+    }
     /// Whether it is there; if not, why.
     ///
     /// # Errors
@@ -51,6 +77,18 @@ pub trait Backend: Debug + Send {
     fn own_interface(&self) -> Option<(OwnedFd, u32)> {
         None
     }
+    /// Descriptors of which the control thread is to be told when they are readable. Asked for after each [`tend`](Self::tend), so
+    /// what is still readable then is told again.
+    fn watched(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
+    /// Does what has become possible: called when a watched descriptor is readable, when a worker has lost a queue of the port, and
+    /// each second. Capabilities, MTU and health are asked for again when it returns.
+    fn tend(&mut self, _desk: &mut dyn Desk) {}
+    /// Frames that the kernel had no room for, since the last question.
+    fn overflowed(&mut self) -> u64 {
+        0
+    }
     /// Ends it for good; the queues are closed already.
     ///
     /// # Errors
@@ -63,7 +101,7 @@ pub trait Backend: Debug + Send {
 pub struct Opened {
     /// Stays with the control thread.
     pub backend: Box<dyn Backend>,
-    /// Go to the workers; at least one.
+    /// Go to the workers; none where they come later.
     pub queues: Vec<Queue>,
 }
 
@@ -200,7 +238,15 @@ fn device_index(name: &str) -> Result<u32, BackendError> {
 
 impl World for Kernel {
     fn port(&mut self, spec: &PortSpec, queues: u16) -> Result<Opened, BackendError> {
-        TapBackend::open(spec, queues)
+        match spec.options.kind_or_default() {
+            PortType::Tap => TapBackend::open(spec, queues),
+            PortType::Netdev => netdev::open(spec, queues),
+            PortType::Stream | PortType::Dgram => stream::open(spec, queues),
+            PortType::VhostUser => vhost_user::open(spec, queues),
+            kind @ (PortType::Vxlan | PortType::Geneve) => {
+                Err(format!("a {kind} tunnel has no queues").into())
+            }
+        }
     }
 
     fn listen(
@@ -297,106 +343,17 @@ impl<F: FnMut(&PortSpec, u16) -> Result<Opened, BackendError> + Send> World for 
     }
 }
 
-/// A TAP.
+/// What has neither an interface nor queues of its own, and cannot vanish: a tunnel.
 #[derive(Debug)]
-pub struct TapBackend(Tap);
+pub(super) struct Bare(pub(super) Caps);
 
-impl TapBackend {
-    /// Opens the TAP of a port.
-    ///
-    /// # Errors
-    /// Where the kernel refuses; nothing is left behind.
-    pub fn open(spec: &PortSpec, queues: u16) -> Result<Opened, BackendError> {
-        let options = &spec.options;
-        match options.kind_or_default() {
-            PortType::Tap => {}
-            kind @ (PortType::Vxlan | PortType::Geneve) => {
-                return Err(format!("ports of type {kind} are not built in yet").into());
-            }
-        }
-        let mut tap = Tap::open(&TapOptions {
-            ifname: Some(spec.ifname_or_default().to_owned()),
-            netns: options.netns.clone(),
-            addresses: options.address.clone(),
-            mac: options.mac,
-            mtu: Some(options.mtu_or_default()),
-            queues: queues.into(),
-            persist: options.persist_or_default().0,
-            offload: options.offload_or_default().0,
-            uplink: false,
-        })?;
-        let queues = tap.take_queues().into_iter().map(Queue::Tap).collect();
-        Ok(Opened { backend: Box::new(Self(tap)), queues })
-    }
-}
-
-impl Backend for TapBackend {
-    fn caps(&self) -> Caps {
-        *self.0.caps()
-    }
-
-    fn ifname(&self) -> String {
-        self.0.ifname().to_owned()
-    }
-
-    fn mac(&self) -> Option<MacAddr> {
-        Some(self.0.mac())
-    }
-
-    fn health(&self) -> Result<(), String> {
-        match self.0.health() {
-            Ok(Health::Up) => Ok(()),
-            Ok(ill) => Err(ill.to_string()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    fn change(&mut self, from: &PortOptions, to: &PortOptions) -> Result<(), BackendError> {
-        if to.mtu_or_default() != from.mtu_or_default() {
-            self.0.set_mtu(to.mtu_or_default())?;
-        }
-        if let Some(mac) = to.mac.filter(|_| to.mac != from.mac) {
-            self.0.set_mac(mac)?;
-        }
-        let sorted = |list: &[IpNet]| {
-            let mut list = list.to_vec();
-            list.sort_unstable();
-            list
-        };
-        if sorted(&to.address) != sorted(&from.address) {
-            self.0.set_addresses(&to.address)?;
-        }
-        Ok(())
-    }
-
-    fn own_interface(&self) -> Option<(OwnedFd, u32)> {
-        self.0.own_interface()
-    }
-
-    fn destroy(self: Box<Self>) -> Result<(), BackendError> {
-        Ok(self.0.destroy()?)
-    }
-}
-
-/// A port in memory, for simulations.
-#[derive(Debug)]
-pub struct MemoryBackend(Caps);
-
-impl MemoryBackend {
-    /// A port whose far end takes what `caps` says, and that far end.
-    pub fn open(caps: Caps) -> (Opened, MemoryPeer) {
-        let (queue, peer): (MemoryQueue, _) = memory::pair(caps);
-        (Opened { backend: Box::new(Self(caps)), queues: vec![Queue::Memory(queue)] }, peer)
-    }
-}
-
-impl Backend for MemoryBackend {
+impl Backend for Bare {
     fn caps(&self) -> Caps {
         self.0
     }
 
     fn ifname(&self) -> String {
-        "memory".to_owned()
+        String::new()
     }
 
     fn mac(&self) -> Option<MacAddr> {
