@@ -22,7 +22,9 @@ fn interface(end: &SwitchEnd, kind: &str, lines: &[String], queues: u16, with_mt
     if with_mtu && end.mtu != USUAL_MTU {
         all.push(format!("<mtu size='{}'/>", end.mtu));
     }
-    format!("<interface type='{kind}'>\n  {}\n</interface>\n", all.join("\n  "))
+    // A macvtap keeps from the guest what multicast its own stack has not asked for, unless libvirt may follow the guest.
+    let trust = if kind == "direct" { " trustGuestRxFilters='yes'" } else { "" };
+    format!("<interface type='{kind}'{trust}>\n  {}\n</interface>\n", all.join("\n  "))
 }
 
 pub(super) fn attach(end: &SwitchEnd) -> Result<Attachment, NoWay> {

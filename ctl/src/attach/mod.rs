@@ -119,12 +119,17 @@ impl SwitchEnd {
             )));
         }
         let mac = self.mac().map(|mac| format!(" --mac {mac}")).unwrap_or_default();
-        Ok(vec![format!(
-            "the switch has the descriptor end of {ifname} itself, so the VM gets a macvtap on it: \
-             tapwayctl device add {macvtap} --type macvtap --parent {ifname} --mode passthru{mac}",
-            ifname = quoted(self.ifname()),
-            macvtap = self.macvtap(),
-        )])
+        let macvtap = self.macvtap();
+        Ok(vec![
+            format!(
+                "the switch has the descriptor end of {ifname} itself, so the VM gets a macvtap on it: \
+                 tapwayctl device add {macvtap} --type macvtap --parent {ifname} --mode passthru{mac}",
+                ifname = quoted(self.ifname()),
+            ),
+            format!(
+                "a macvtap keeps multicast from the guest, and IPv6 needs it: ip link set {macvtap} allmulticast on"
+            ),
+        ])
     }
 
     /// How somebody makes the TAP whose interface end a netdev port takes, where its monitor does not.

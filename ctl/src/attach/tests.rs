@@ -97,13 +97,14 @@ fn a_monitor_gets_a_macvtap_on_a_tap_port() {
     let command =
         "tapwayctl device add vm1-m --type macvtap --parent tap0 --mode passthru --mac 02:00:00:00:00:07";
     assert!(notes.contains(command), "{notes}");
+    assert!(notes.contains("ip link set vm1-m allmulticast on"), "{notes}");
     assert_eq!(
         told(&port, Monitor::CloudHypervisor),
         "--net fd=3,mac=02:00:00:00:00:07\n3<>/dev/tap$(cat /sys/class/net/vm1-m/ifindex)\n"
     );
     assert_eq!(
         told(&port, Monitor::Libvirt),
-        "<interface type='direct'>\n  <mac address='02:00:00:00:00:07'/>\n  <source dev='tap0' mode='passthrough'/>\n  \
+        "<interface type='direct' trustGuestRxFilters='yes'>\n  <mac address='02:00:00:00:00:07'/>\n  <source dev='tap0' mode='passthrough'/>\n  \
          <model type='virtio'/>\n</interface>\n"
     );
     assert_eq!(

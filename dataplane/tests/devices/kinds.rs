@@ -154,6 +154,21 @@ fn a_macvlan_and_a_macvtap_stand_on_their_parent_also_from_within_a_container() 
 }
 
 #[test]
+fn a_macvtap_that_has_its_parent_alone_shares_the_address_it_is_made_with() {
+    in_netns(|| {
+        parent();
+        let mac = "02:00:00:00:00:07".parse().unwrap();
+        let options = Macvlan { parent: "p0".into(), mode: Some(MacvlanMode::Passthru) };
+        let device = Device { mac: Some(mac), ..up("mv0", Kind::Macvtap(options)) };
+        lives(&device, || {
+            for name in ["mv0", "p0"] {
+                assert!(ip(&format!("link show {name}")).contains("02:00:00:00:00:07"), "{name}");
+            }
+        });
+    });
+}
+
+#[test]
 fn a_vxlan_has_its_options_and_its_forwarding_entries() {
     in_netns(|| {
         parent();

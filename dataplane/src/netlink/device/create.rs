@@ -5,7 +5,7 @@ use std::{io, os::fd::AsRawFd};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
 use super::{
-    Device, DeviceError, Kind, Mark, Observed,
+    Device, DeviceError, Kind, MacvlanMode, Mark, Observed,
     difference::differences,
     namespace::{add_netns, delete_netns},
     observe::{alias, observe_by, peer_alias},
@@ -224,6 +224,12 @@ fn furnish(device: &Device, places: &Places, end: &mut End<'_>) -> Result<(), De
         // with one does not count, nor that it is set to what it is (`br_change_mtu`).
         end.set_mtu(if mtu > MIN_IPV6_MTU { mtu - 1 } else { mtu + 1 })?;
         end.set_mtu(mtu)?;
+    }
+    if let (Kind::Macvlan(options) | Kind::Macvtap(options), Some(mac)) = (&device.kind, device.mac)
+        && options.mode == Some(MacvlanMode::Passthru)
+    {
+        // Made, it has its parent's (`macvlan_common_newlink`); given another, both have that (`macvlan_set_mac_address`).
+        end.set_mac(mac)?;
     }
     if let Some(master) = &device.master {
         end.set_master(Some(master))?;
