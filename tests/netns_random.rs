@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 use tapway_dataplane::api::{Reply, Request};
 use topo::{Host, random::Random, switch::Switch};
 
-/// As many as the time allows: each is some dozens of devices made, changed and deleted in the kernel.
+/// As many as the time allows: each is some dozens of devices made, changed and deleted in the kernel. `TAPWAY_RANDOM_STATES=1000`
+/// takes more of it.
 const STATES: usize = 120;
 
 fn apply(switch: &Switch, text: &str) -> usize {
@@ -106,7 +107,8 @@ fn any_topology_follows_any_other_in_one_pass_and_foreign_devices_do_not_notice(
     let before = foreign();
     let netns = other.path().display().to_string();
     let mut random = Random(seed);
-    for state in 0..STATES {
+    let states = std::env::var("TAPWAY_RANDOM_STATES").ok().and_then(|n| n.parse().ok()).unwrap_or(STATES);
+    for state in 0..states {
         let (text, [here, there]) = topology(&mut random, &netns);
         apply(&switch, &text);
         assert_eq!(apply(&switch, &text), 0, "state {state}: one pass was not enough for\n{text}");
