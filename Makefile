@@ -16,20 +16,22 @@ help: ## this list
 	@while IFS=: read -r name what; do printf 'make %-6s  %s\n' "$$name" "$${what#*## }"; done \
 	    < <(grep -E '^[a-z]+:.*## ' Makefile)
 
-demo: ## builds the switch and shows it at work: hosts, VLANs, a transfer, the tables, a trace
-	@.ci/packages demo
+demo: ## builds the switch and shows it at work: hosts, VLANs, a transfer, the tables, a trace, tunnels; with VM=1 two virtual machines
+	@.ci/packages demo$(if $(VM),-vm)
 	cargo build --release --locked --bins
-	tests/demo.sh target/release
+	$(if $(VM),cargo build --release --locked -p tapway --examples)
+	tests/demo$(if $(VM),_vm).sh target/release
 
 test: deps ## every test: unit, simulation, namespaces, black box, replay of the fuzz corpus
 	cargo test --workspace --locked --no-run
 	$(ROOTED) cargo test --workspace --locked --offline
 
-bench: ## micro benches, then the switch beside the kernel bridge, Open vSwitch and vde_switch; into target/bench
+bench: ## micro benches; the switch, the overlay, VM ports and each type of link beside their peers; a topology beside `ip -batch`; into target/bench
 	@.ci/packages bench
 	cargo build --release --locked --bins
 	cargo bench --locked -p tapway $(MICRO_BENCHES:%=--bench %) -- --quick
 	cargo bench --locked -p tapway --bench netns
+	cargo bench --locked -p tapway --bench topology
 
 lint: deps ## format, clippy, rustdoc, links of the documents, rules of the house
 	cargo fmt --all --check

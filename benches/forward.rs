@@ -42,8 +42,13 @@ fn switch(vlans: Vec<VlanMode>, vlan: u16, entries: usize) -> Snapshot {
             fdb.insert(key, dest, EntryKind::Dynamic, Tick::from_secs(1)).expect("room");
         }
     }
-    let bridge = Arc::new(Bridge { fdb: Arc::new(fdb), members });
-    Snapshot { generation: 1, bridges: vec![Some(bridge)], ports: ports.into_iter().map(Some).collect() }
+    let bridge = Arc::new(Bridge { fdb: Arc::new(fdb), members, neighbours: Arc::default() });
+    Snapshot {
+        generation: 1,
+        bridges: vec![Some(bridge)],
+        ports: ports.into_iter().map(Some).collect(),
+        ..Snapshot::default()
+    }
 }
 
 /// Batches of frames from stations of port 0 to stations of port 1, all different, in no order that a cache could learn.

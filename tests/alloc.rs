@@ -3,13 +3,11 @@
 //! The ports are queues as a TAP has them, over pairs of sockets that keep the borders of frames. A round puts frames in at one far end,
 //! carries them through, and takes out what arrived at the others: a batch that goes nowhere would prove nothing.
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
-    os::fd::OwnedFd,
-    sync::Arc,
-};
+mod counting;
 
+use std::{os::fd::OwnedFd, sync::Arc};
+
+use counting::allocations;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 use tapway_dataplane::{
     bridge::{Member, Members, VlanMode},
@@ -17,60 +15,12 @@ use tapway_dataplane::{
     forward::{Env, Scratch, Silent, TxPlan, forward},
     frame::{BATCH, Batch, Caps},
     index::{BridgeIdx, PortIdx},
-    port::{Queue, Received, TapQueue, Transmitter},
+    port::{Queue, Received, StreamQueue, TapQueue, Transmitter, stream::Connection},
     snapshot::{Bridge, Port, Snapshot},
     sys::uring::Batcher,
     tick::Tick,
-    wire::{Vid, virtio_net},
+    wire::{Vid, stream, virtio_net},
 };
-
-thread_local! {
-    /// Allocations of this thread: tests run beside each other. Needs no initialization, so that looking at it allocates nothing.
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// The system's allocator, and a count.
-struct Counting;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn count() {
-    ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-}
-
-// SAFETY: every call is handed to the system's allocator as it came, and what that answers is handed back; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are those that `System` asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: as above.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: as above; `old` came from `System`, since everything here does.
-        unsafe { System.realloc(old, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(old, layout) }
-    }
-}
-
-/// The allocations of `f` on this thread.
-fn allocations(f: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.get();
-    f();
-    ALLOCATIONS.get() - before
-}
 
 /// Rounds before one is measured: tables have found their size, and a queue has seen that reading several at once pays.
 const WARM_UP: usize = 3;
@@ -111,10 +61,11 @@ impl Rig {
             queues.push(Queue::Tap(TapQueue::new(near, port.caps)));
             far.push(end);
         }
-        let bridge = Arc::new(Bridge { fdb: Arc::new(Fdb::new(4096).unwrap()), members });
+        let bridge =
+            Arc::new(Bridge { fdb: Arc::new(Fdb::new(4096).unwrap()), members, neighbours: Arc::default() });
         let ports = ports.into_iter().map(Some).collect();
         Self {
-            snapshot: Snapshot { generation: 1, bridges: vec![Some(bridge)], ports },
+            snapshot: Snapshot { generation: 1, bridges: vec![Some(bridge)], ports, ..Snapshot::default() },
             queues,
             far,
             batch: Batch::new(),
@@ -317,4 +268,20 @@ fn a_drop_allocates_nothing() {
         (0, frames)
     };
     case(&ports, 0, |_| (), frames);
+}
+
+#[test]
+fn streams_allocate_nothing_and_what_leaves_by_one_is_written_at_once() {
+    let streams = |rig: &mut Rig| {
+        for (queue, far) in rig.queues.iter_mut().zip(&mut rig.far) {
+            let (near, end) =
+                socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap();
+            *queue = Queue::Stream(StreamQueue::new(Connection::new(near).unwrap()));
+            *far = end;
+        }
+    };
+    let framed = |frame: Vec<u8>| [&stream::prefix(frame.len())[..], &frame].concat();
+    let frames = |_| (0, (0..FRAMES).map(|n| framed(ethernet(BROADCAST, station(0, n)))).collect());
+    let plain = (VlanMode::Transparent, Caps::NONE);
+    case(&[plain.clone(), plain.clone(), plain], 2, streams, frames);
 }

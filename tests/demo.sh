@@ -9,6 +9,12 @@
 #     web .1       db .2        red .3       blue .4      trunk .5
 #
 # All five are in the subnet 198.51.100.0/24, so it is the VLANs that keep them apart.
+# Then two more sites join VLAN 10 by VXLAN, each a host of its own on an underlay:
+#
+#     switch: the above ──── 203.0.113.1 ══╗
+#     east: tapwayd, far .6  203.0.113.2 ══╬══ VNI 1010
+#     kernel: vxlan0, .7     203.0.113.3 ══╝
+#
 # Exits non-zero if anything is not as it should be. Takes everything away at its end.
 # usage: demo.sh [DIRECTORY OF tapwayd AND tapwayctl]
 set -euo pipefail
@@ -30,6 +36,7 @@ dir=$(mktemp -d)
 export TAPWAY_SOCKET=$dir/tapway.sock
 id=demo-$$ # namespaces are $id-switch, $id-web, …
 hosts="web db red blue trunk"
+sites="underlay east far kernel"
 started=()
 
 cleanup() {
@@ -40,7 +47,7 @@ cleanup() {
         for _ in {1..50}; do kill -0 "$pid" 2>/dev/null || continue 2; sleep 0.1; done
         kill -9 "$pid" # it had five seconds
     done
-    for host in switch $hosts; do
+    for host in switch $hosts $sites; do
         ip netns delete "$id-$host" 2>/dev/null || true
     done
     rm -rf "$dir"
@@ -65,7 +72,7 @@ says() { # JSON COMMAND...: whether the command prints this, whatever its white 
 
 address() { # HOST
     case $1 in web) echo 198.51.100.1 ;; db) echo 198.51.100.2 ;; red) echo 198.51.100.3 ;;
-    blue) echo 198.51.100.4 ;; trunk) echo 198.51.100.5 ;; esac
+    blue) echo 198.51.100.4 ;; trunk) echo 198.51.100.5 ;; far) echo 198.51.100.6 ;; kernel) echo 198.51.100.7 ;; esac
 }
 mac() { printf '02:00:00:00:00:0%s' "$(address "$1" | cut -d. -f4)"; } # HOST
 
@@ -150,5 +157,78 @@ show tapwayctl stats
 show tapwayctl drops
 says '"port":"red","reason":"isolated"' tapwayctl drops --json || fail 'the drops do not say isolated'
 proved 'what red could not send is counted as isolated'
+
+say 'Three sites on an underlay, whose MTU leaves room for the 50 octets of VXLAN'
+for host in $sites; do
+    ip netns add "$id-$host"
+    in_host "$host" ip link set dev lo up
+done
+in_host underlay ip link add br0 type bridge mcast_snooping 0
+in_host underlay ip link set dev br0 up
+n=0
+for site in switch east kernel; do
+    n=$((n + 1))
+    in_host underlay ip link add "$site" mtu 1550 type veth peer name uplink mtu 1550 netns "$id-$site"
+    in_host underlay ip link set dev "$site" master br0 up
+    in_host "$site" ip address add 203.0.113.$n/24 dev uplink
+    in_host "$site" ip link set dev uplink up
+done
+echo 'switch 203.0.113.1, east 203.0.113.2, kernel 203.0.113.3'
+
+say 'A tunnel port joins VLAN 10 to the others; every site names every other'
+ip netns exec "$id-east" "$bin/tapwayd" --socket "$dir/east.sock" >"$dir/east.log" 2>&1 &
+started+=($!)
+tapwayctl --socket "$dir/east.sock" status --wait 10s >/dev/null
+show tapwayctl port add sites --bridge br0 --type vxlan --vlan-vni 10=1010 --local 203.0.113.1 \
+    --remote 203.0.113.2 --remote 203.0.113.3
+show tapwayctl --socket "$dir/east.sock" bridge add br0
+show tapwayctl --socket "$dir/east.sock" port add far --bridge br0 --netns "$id-far" --ifname eth0 \
+    --address "$(address far)/24" --mac "$(mac far)"
+show tapwayctl --socket "$dir/east.sock" port add sites --bridge br0 --type vxlan --vni 1010 --local 203.0.113.2 \
+    --remote 203.0.113.1 --remote 203.0.113.3
+
+say "The third has the kernel's own vxlan device"
+show ip -n "$id-kernel" link add vxlan0 address "$(mac kernel)" type vxlan id 1010 dstport 4789 \
+    local 203.0.113.3 dev uplink
+for remote in 203.0.113.1 203.0.113.2; do
+    show bridge -n "$id-kernel" fdb append 00:00:00:00:00:00 dev vxlan0 dst $remote
+done
+show ip -n "$id-kernel" address add "$(address kernel)/24" dev vxlan0
+show ip -n "$id-kernel" link set dev vxlan0 up
+
+say 'Everybody in VLAN 10 reaches everybody, at every site'
+reaches web far
+reaches web kernel
+reaches far kernel
+reaches kernel db
+isolated red far
+
+say 'The switch has learned behind which remote they are, and traces what stands around a frame'
+show tapwayctl fdb list --vlan 10
+says '"mac":"'"$(mac far)"'","port":"sites","remote":"203.0.113.2"' tapwayctl fdb list --json ||
+    fail 'far is not known behind the remote 203.0.113.2'
+says '"mac":"'"$(mac kernel)"'","port":"sites","remote":"203.0.113.3"' tapwayctl fdb list --json ||
+    fail 'kernel is not known behind the remote 203.0.113.3'
+proved 'far and kernel are known behind their remotes'
+hex=$(printf '%s%s88b5' "$(mac far)" "$(mac web)" | tr -d :)$(printf '%092d' 0)
+show tapwayctl trace --port web --frame "$hex"
+says '"vni":1010' tapwayctl trace --port web --frame "$hex" --json || fail 'the frame would not leave with VNI 1010'
+proved 'to far alone, in VXLAN with VNI 1010'
+
+say 'A transfer from web to far, through both switches and the tunnel'
+ip netns exec "$id-far" iperf3 --server --one-off --forceflush --bind "$(address far)" >"$dir/iperf3" 2>&1 &
+started+=($!)
+for _ in {1..50}; do grep -qs listening "$dir/iperf3" && break; sleep 0.1; done
+in_host web iperf3 --client "$(address far)" --time 2 | grep -E 'sender|receiver' || fail 'the transfer failed'
+proved 'web sent to far for two seconds'
+
+say 'A VNI that nobody has is counted on the endpoint, as no port is to blame'
+in_host kernel ip link add stray type vxlan id 666 dstport 4789 local 203.0.113.3 remote 203.0.113.1 dev uplink
+in_host kernel ip address add 198.51.100.129/30 dev stray
+in_host kernel ip link set dev stray up
+in_host kernel ping -q -c 1 -W 1 198.51.100.130 >"$dir/ping" || true # it only has to send
+show tapwayctl drops
+says '"reason":"vni_unknown"' tapwayctl drops --json || fail 'the drops do not say vni_unknown'
+proved 'what came with VNI 666 is counted as vni_unknown'
 
 say "That was it: $shown things shown. For a switch of your own: tapwayd --help, tapwayctl --help"

@@ -66,7 +66,7 @@ impl Subject {
 
     fn ours(net: &Net, switch: &Switch) -> Self {
         let hosts = hosts(net);
-        switch.bridge("br0");
+        switch.bridge("br0 --move-limit 0"); // stations are here and there, as the kernel lets them be
         for (n, host) in hosts.iter().enumerate() {
             let offload = if n % 2 == 0 { "on" } else { "off" };
             switch.tap(&format!("p{n}"), host, &format!("--offload {offload}"));

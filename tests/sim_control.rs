@@ -116,6 +116,43 @@ fn an_export_applied_elsewhere_is_the_same_switch() {
 }
 
 #[test]
+fn ports_for_vms_are_applied_exported_and_replaced_where_they_meet_their_vm_elsewhere() {
+    let file = |path: &str| {
+        format!(
+            r#"
+            bridge = [{{ name = "br0" }}]
+            port = [
+                {{ name = "a", bridge = "br0", type = "netdev", ifname = "tap0", qdisc_bypass = true }},
+                {{ name = "b", bridge = "br0", type = "stream", path = "{path}", connect = true }},
+                {{ name = "c", bridge = "br0", type = "dgram", path = "/run/c", peer_path = "/run/d" }},
+                {{ name = "d", bridge = "br0", type = "vhost-user", path = "/run/e", queues = 2, secure = "mac=02:00:00:00:00:07" }},
+            ]"#
+        )
+    };
+    let mut net = Network::new(2);
+    net.switches[0].apply(&file("/run/b"), true).unwrap();
+    let text = net.switches[0].export();
+    net.switches[1].apply(&text, true).unwrap();
+    assert_eq!(net.switches[1].export(), text);
+    assert_eq!(net.switches[0].apply(&file("/run/b"), true).unwrap(), [""; 0]);
+    assert_eq!(net.switches[0].apply(&file("/run/other"), true).unwrap(), ["- port b", "+ port b"]);
+    assert_eq!(
+        net.switches[0].apply(&file("/run/c"), true).unwrap_err().to_string().matches("is that of").count(),
+        1
+    );
+
+    let switch = net.switch();
+    assert!(switch.refusal("PortSet", json!({ "name": "d", "client": true })).contains("client: off -> on"));
+    assert!(switch.change("PortSet", json!({ "name": "d", "mtu": 9000 })));
+    let clash = json!({ "name": "e", "bridge": "br0", "type": "stream", "path": "/run/e" });
+    assert!(switch.refusal("PortAdd", clash).contains("path: \"/run/e\" is that of port \"d\""));
+    let clash = json!({ "name": "tap0", "bridge": "br0", "type": "netdev" });
+    assert!(switch.refusal("PortAdd", clash).contains("interface \"tap0\" is that of port \"a\""));
+    let nowhere = json!({ "name": "f", "bridge": "br0", "type": "vhost-user" });
+    assert!(switch.refusal("PortAdd", nowhere).contains("path is missing"));
+}
+
+#[test]
 fn a_bridge_with_ports_is_not_deleted() {
     let mut net = Network::single(json!({}), &[json!({}), json!({})]);
     let refusal = net.switch().refusal("BridgeDel", json!({ "name": "br0" }));

@@ -139,6 +139,81 @@ fn a_static_entry_moves_with_its_station_and_a_sticky_one_stays_and_drops_the_im
 }
 
 #[test]
+fn an_address_claimed_by_two_ports_in_turn_is_held_on_one_and_works_there() {
+    let mut net = Network::single(json!({}), &[json!({}), json!({}), json!({})]);
+    let notices = |net: &mut Network| match net.switch().ask("Status", json!({})).unwrap() {
+        tapway_dataplane::api::Reply::Status(status) => status.notices,
+        other => panic!("{other:?}"),
+    };
+    for _ in 0..2 {
+        assert_eq!(net.outputs("p0", &frame(ALL, 1)), ["p1", "p2"]);
+        assert_eq!(net.outputs("p1", &frame(ALL, 1)), ["p0", "p2"]);
+    }
+    assert_eq!(net.outputs("p0", &frame(ALL, 1)), ["p1", "p2"], "the fourth move");
+    assert!(net.switch().entries().iter().all(|e| !e.damped) && notices(&mut net).is_empty());
+    assert_eq!(net.outputs("p1", &frame(ALL, 1)), [""; 0], "the fifth is not made");
+    assert_eq!(net.outputs("p1", &frame(7, 1)), [""; 0]);
+    assert_eq!(net.switch().dropped("p1", "mac_damped"), 2);
+    assert_eq!(net.outputs("p2", &frame(1, 2)), ["p0"], "where it is held it is reached");
+    assert_eq!(net.outputs("p0", &frame(2, 1)), ["p2"], "and heard");
+    assert_eq!(net.switch().trace("p1", &frame(2, 1)).reason.as_deref(), Some("mac_damped"));
+    assert!(net.switch().entries().iter().all(|e| e.damped == (e.mac.to_string() == station(1))));
+
+    net.pass(13);
+    assert_eq!(
+        notices(&mut net),
+        ["bridge br0: 02:00:00:00:00:01 moves between port p0 and port p1, held on port p0 for 17 s"]
+    );
+    net.pass(17);
+    assert!(notices(&mut net).is_empty());
+    assert_eq!(net.outputs("p1", &frame(2, 1)), ["p2"], "released, it may move");
+    assert_eq!(net.switch().place(1).as_deref(), Some("p1"));
+}
+
+#[test]
+fn two_cables_between_two_switches_are_no_storm_for_ever() {
+    let mut net = Network::new(2);
+    for n in 0..2 {
+        net.switches[n].bridge(json!({}), &[json!({}), json!({}), json!({})]);
+    }
+    net.cable((0, "p1"), (1, "p1"));
+    net.cable((0, "p2"), (1, "p2"));
+    // In each switch the station is held at its own place or at the cable its first frame came by. Where the second switch is
+    // first to do so, frames go on one way until the station speaks again.
+    let speaks = |net: &Network| assert!(net.switches[0].end("p0", 0).send(&frame(ALL, 1), Offload::NONE));
+    speaks(&net);
+    if !net.comes_to_rest(20) {
+        net.pass(5);
+        speaks(&net);
+    }
+    assert!(net.comes_to_rest(20));
+    assert_eq!(net.switches[0].place(1).as_deref(), Some("p0"));
+    assert!(net.switches[0].dropped("p1", "mac_damped") + net.switches[0].dropped("p2", "mac_damped") > 0);
+    net.run();
+    assert_eq!(at(&net.send(0, "p0", &frame(ALL, 1))), ["1/p0"], "once, by one of the cables");
+    assert_eq!(at(&net.send(1, "p0", &frame(1, 2))), ["0/p0"], "and it is reached from the other");
+}
+
+#[test]
+fn the_move_limit_changes_on_live_traffic() {
+    let mut net = Network::single(json!({ "move_limit": 0 }), &[json!({}), json!({}), json!({})]);
+    for _ in 0..50 {
+        assert_eq!(net.outputs("p0", &frame(ALL, 1)).len(), 2);
+        assert_eq!(net.outputs("p1", &frame(ALL, 1)).len(), 2);
+    }
+    assert!(net.switch().change("BridgeSet", json!({ "name": "br0", "move_limit": 1 })));
+    assert!(net.switch().export().contains("move_limit = 1"));
+    assert_eq!(net.outputs("p0", &frame(ALL, 1)), [""; 0]);
+    // A table of another size starts without holds, and with the limit.
+    net.switch().change("BridgeSet", json!({ "name": "br0", "fdb_limit": 1000 }));
+    assert!(net.switch().entries().iter().all(|e| !e.damped));
+    assert_eq!(net.outputs("p0", &frame(ALL, 1)), [""; 0]);
+    net.switch().change("BridgeSet", json!({ "name": "br0", "move_limit": 0 }));
+    net.pass(1);
+    assert_eq!(net.outputs("p0", &frame(ALL, 1)), ["p1", "p2"]);
+}
+
+#[test]
 fn a_port_that_floods_addresses_leaves_the_entries_of_others() {
     let mut net = Network::single(json!({ "fdb_limit": 64 }), &[json!({}), json!({}), json!({})]);
     for n in 1..=10 {

@@ -79,6 +79,42 @@ fn a_secured_port_sends_under_its_own_addresses_only() {
 }
 
 #[test]
+fn a_secured_port_has_its_limits_by_the_one_flag_and_each_drop_has_a_name() {
+    let secure = "mac=02:00:00:00:00:01";
+    let ports = [json!({ "trunk": "10,20", "native": 5, "secure": secure }), json!({ "trunk": "all" })];
+    let mut net = Network::single(json!({}), &ports);
+    // A guest may be in each of its VLANs; a port without VLANs of its own in 64.
+    for vlan in [10, 20] {
+        assert_eq!(net.outputs("p0", &tagged(vlan, &frame(ALL, 1))), ["p1"]);
+    }
+    assert_eq!(net.outputs("p0", &frame(ALL, 1)), ["p1"]);
+    net.switch().change("PortAdd", json!({ "name": "p2", "bridge": "br0", "secure": secure }));
+    net.switch().change("PortDel", json!({ "name": "p0" }));
+    let passed =
+        (1..=100).filter(|vlan| net.outputs("p2", &tagged(*vlan, &frame(ALL, 1))).contains(&"p1".into()));
+    assert_eq!(passed.count(), 64);
+    assert_eq!(net.switch().drops("p2"), [("secure_mac_limit".to_owned(), 36)].into());
+
+    let known = net.switch().fdb().len();
+    assert!(known <= 64, "{known} entries of one guest");
+    net.switch().change("PortSet", json!({ "name": "p2", "access": 10 }));
+    net.advance(Duration::from_secs(1));
+    let passed = (0..5000).filter(|_| {
+        net.advance(Duration::from_millis(1) / 10);
+        !net.outputs("p2", &frame(ALL, 1)).is_empty()
+    });
+    let passed = passed.count();
+    assert!((590..=610).contains(&passed), "{passed} in half a second at 1,000 a second and a burst of 100");
+    assert_eq!(net.switch().dropped("p2", "storm_limit"), 5000 - passed as u64);
+
+    net.switch().change("PortSet", json!({ "name": "p2", "storm_limit": 0, "mac_limit": 0 }));
+    assert!(
+        (0..5000).all(|_| !net.outputs("p2", &frame(ALL, 1)).is_empty()),
+        "an operator may think otherwise"
+    );
+}
+
+#[test]
 fn flooding_of_each_class_is_the_ports_choice() {
     let mut net = Network::single(
         json!({}),
@@ -130,8 +166,9 @@ fn a_deleted_port_gets_nothing_and_its_place_is_no_ones_heir() {
 
 #[test]
 fn under_changes_every_frame_arrives_or_is_counted_as_a_drop_and_none_twice_at_a_port() {
-    let mut net =
-        Network::single(json!({}), &[json!({}), json!({ "access": 10 }), json!({ "trunk": "10,20" })]);
+    // Stations are heard everywhere, and nobody is to be held for it.
+    let bridge = json!({ "move_limit": 0 });
+    let mut net = Network::single(bridge, &[json!({}), json!({ "access": 10 }), json!({ "trunk": "10,20" })]);
     let (mut sent, mut seed) = (0u32, 7u32);
     let mut arrived = BTreeSet::new();
     for round in 0..300u32 {

@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::samples::Samples;
 use crate::subjects::{TAPWAY, tapway};
-use crate::topology::Site;
+use crate::topology::{End, Netns};
 use crate::workload::Metric;
 
 pub(crate) const PORTS: usize = 64;
@@ -18,10 +18,10 @@ pub(crate) const PORTS: usize = 64;
 const SETTLE: Duration = Duration::from_secs(2);
 
 pub(crate) fn measure(duration: Duration, samples: &mut Samples) -> Result<()> {
-    let site = Site::create()?;
-    let daemon = tapway::Daemon::start(&site, 1)?;
+    let (client, switch) = (Netns::create(End::Client.name())?, Netns::create("switch")?);
+    let daemon = tapway::Daemon::start("tapwayd", &switch, 1)?;
     daemon.ctl(&["bridge", "add", "br0"])?;
-    let host = site.client.path();
+    let host = client.path();
     for port in 0..PORTS {
         let (name, interface) = (format!("idle{port}"), format!("eth{port}"));
         daemon.ctl(&[

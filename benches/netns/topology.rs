@@ -1,4 +1,4 @@
-//! The place a subject works in: three fresh network namespaces, and the ways to hang an interface into them.
+//! The two ends a subject joins: fresh network namespaces, and the ways to hang an interface into them.
 //!
 //! Owns the names, addresses and lifetimes of namespaces and interfaces; knows no subject and no workload.
 
@@ -83,6 +83,13 @@ pub(crate) enum End {
 impl End {
     pub(crate) const BOTH: [Self; 2] = [Self::Client, Self::Server];
 
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Client => "client",
@@ -98,22 +105,17 @@ impl End {
     }
 }
 
-/// Two hosts, and between them a namespace for the switch.
+/// Two hosts with nothing between them: that is the subject's to make.
 #[derive(Debug)]
 pub(crate) struct Site {
     pub(crate) client: Netns,
     pub(crate) server: Netns,
-    pub(crate) switch: Netns,
 }
 
 impl Site {
     pub(crate) fn create() -> Result<Self> {
         // Plain names: the sandbox's `/run/netns` holds nobody else's.
-        Ok(Self {
-            client: Netns::create(End::Client.name())?,
-            server: Netns::create(End::Server.name())?,
-            switch: Netns::create("switch")?,
-        })
+        Ok(Self { client: Netns::create(End::Client.name())?, server: Netns::create(End::Server.name())? })
     }
 
     pub(crate) fn host(&self, end: End) -> &Netns {
@@ -123,23 +125,31 @@ impl Site {
         }
     }
 
-    /// Gives a host the interface `device` that `owner` makes in the switch's namespace (with
-    /// [`Netns::command`] on `switch`), as `eth0` with the host's address. A TAP keeps its descriptor end through
-    /// the move.
-    pub(crate) fn hand_over(&self, owner: &mut Process, device: &str, end: End) -> Result<()> {
-        owner.wait_until(&format!("interface {device}"), || self.switch.has_interface(device))?;
-        let host = self.host(end);
-        let path = host.path();
-        self.switch.ip(&[
+    /// Gives a host the interface `device` that `owner` makes in its namespace `from` (it was started by
+    /// [`Netns::command`]), as `eth0` with the host's address. A TAP keeps its descriptor end through the move.
+    pub(crate) fn hand_over(&self, from: &Netns, owner: &mut Process, device: &str, end: End) -> Result<()> {
+        owner.wait_until(&format!("interface {device}"), || from.has_interface(device))?;
+        let path = self.host(end).path();
+        from.ip(&["link", "set", "dev", device, "netns", &path.to_string_lossy(), "name", INTERFACE])?;
+        self.address(end)
+    }
+
+    /// Gives a host one end of a veth pair as `eth0` with the host's address; the other is `port` in `switch`.
+    pub(crate) fn veth(&self, switch: &Netns, port: &str, end: End) -> Result<()> {
+        let path = self.host(end).path();
+        switch.ip(&[
             "link",
-            "set",
-            "dev",
-            device,
-            "netns",
-            &path.to_string_lossy(),
+            "add",
+            port,
+            "type",
+            "veth",
+            "peer",
             "name",
             INTERFACE,
+            "netns",
+            &path.to_string_lossy(),
         ])?;
+        switch.ip(&["link", "set", port, "up"])?;
         self.address(end)
     }
 

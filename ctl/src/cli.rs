@@ -1,16 +1,21 @@
 //! The command line: nouns, verbs, flags and their help.
 //!
-//! What a bridge, a port and an FDB entry can be told is defined in the dataplane's `config`, once for flags, files
+//! What a bridge, a port, an FDB entry, a neighbour, a device and an uplink can be told is defined in the dataplane's `config`, once for flags, files
 //! and the socket; here stand only the words around it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use tapway_dataplane::{
     api::hex,
-    config::{BridgeName, BridgeSpec, FdbSpec, PortName, PortOptions, PortSpec, Seconds},
+    config::{
+        BridgeName, BridgeSpec, DeviceName, DeviceOptions, DeviceSpec, FdbSpec, NeighSpec, PortName,
+        PortOptions, PortSpec, Seconds, UplinkSpec, keys_of,
+    },
     wire::{MacAddr, Vid},
 };
+
+use crate::attach::{Memory, Monitor};
 
 /// Controls the Tapway switch.
 #[derive(Debug, Parser)]
@@ -75,6 +80,22 @@ pub(crate) enum Noun {
     /// The forwarding database: which address is behind which port
     #[command(subcommand, arg_required_else_help = true, after_help = "Example:\n  tapwayctl fdb list")]
     Fdb(Fdb),
+    /// The other ends of tunnels, to which what is flooded goes
+    #[command(
+        subcommand,
+        arg_required_else_help = true,
+        after_help = "Example:\n  tapwayctl remote list overlay"
+    )]
+    Remote(Remote),
+    /// Neighbours that bridges answer ARP requests and neighbour solicitations for
+    #[command(subcommand, arg_required_else_help = true, after_help = "Example:\n  tapwayctl neigh list")]
+    Neigh(Neigh),
+    /// Devices of the kernel: veth, bridge, macvlan, vlan, vxlan, tap and others
+    #[command(subcommand, arg_required_else_help = true, after_help = "Example:\n  tapwayctl device list")]
+    Device(Device),
+    /// Routed TAPs to the host's stack, each with an address that the switch owns
+    #[command(subcommand, arg_required_else_help = true, after_help = "Example:\n  tapwayctl uplink list")]
+    Uplink(Uplink),
     /// Make what runs equal to a topology file: all of it or nothing
     #[command(
         after_help = "Example:\n  tapwayctl apply -f topology.toml --dry-run\n  tapwayctl export | tapwayctl apply -f -"
@@ -92,6 +113,13 @@ pub(crate) enum Noun {
     /// Frames that did not leave, by port and reason
     #[command(after_help = "Example:\n  tapwayctl drops\n  tapwayctl drops vm1 --watch")]
     Drops(Watch),
+    /// What happens from now on: ports that go down and come up, devices that somebody changes and that are repaired
+    #[command(after_help = "Example:\n  tapwayctl monitor\n  tapwayctl monitor device --json")]
+    Monitor {
+        /// Only of these kinds: port, device
+        #[arg(value_name = "KIND", value_parser = ["port", "device"])]
+        kinds: Vec<String>,
+    },
     /// What the switch would do with a frame, step by step; sends nothing
     #[command(after_help = "Example:\n  tapwayctl trace --port vm1 --frame ffffffffffff0200000000010806")]
     Trace(Trace),
@@ -142,7 +170,12 @@ pub(crate) enum Port {
     /// A port without VLAN flags carries every VLAN unchanged.
     #[command(
         after_help = "Example:\n  tapwayctl port add vm1 --bridge br0 --access 10 --netns blue --address 198.51.100.1/24\n  \
-                      tapwayctl port add up1 --bridge br0 --trunk 10,20-29 --native 1"
+                      tapwayctl port add up1 --bridge br0 --trunk 10,20-29 --native 1\n  \
+                      tapwayctl port add overlay --bridge br0 --type vxlan --vni 1000 --local 198.51.100.1 --remote 198.51.100.2\n  \
+                      tapwayctl port add site --bridge br0 --type geneve --vlan-vni 10=1010 --vlan-vni 20=1020 --local 2001:db8::1\n  \
+                      tapwayctl port add vm2 --bridge br0 --type netdev --ifname tap2 --secure mac=02:00:00:00:00:02\n  \
+                      tapwayctl port add vm3 --bridge br0 --type stream --path /run/tapway/vm3.sock\n  \
+                      tapwayctl port add vm4 --bridge br0 --type vhost-user --path /run/tapway/vm4.sock --queues 2"
     )]
     Add(Box<PortSpec>),
     /// Change settings of a port, on live traffic
@@ -161,11 +194,22 @@ pub(crate) enum Port {
     /// All ports
     #[command(after_help = "Example:\n  tapwayctl port list --json")]
     List,
-    /// Everything about one port
-    #[command(after_help = "Example:\n  tapwayctl port show vm1")]
+    /// Everything about one port, or how a VM is attached to it
+    ///
+    /// With --for, what is printed can be used as it is; what else has to be done is said on stderr.
+    #[command(
+        after_help = "Example:\n  tapwayctl port show vm1\n  tapwayctl port show vm1 --for libvirt\n  \
+                      tapwayctl port show vm1 --for qemu --memory 2G"
+    )]
     Show {
         /// Name of the port
         name: PortName,
+        /// What this VM monitor is to be told to attach a VM to the port
+        #[arg(long = "for", value_name = "MONITOR")]
+        monitor: Option<Monitor>,
+        /// Memory of the VM, which it shares with the switch on a vhost-user port
+        #[arg(long, value_name = "SIZE", default_value = "1G", requires = "monitor")]
+        memory: Memory,
     },
 }
 
@@ -184,7 +228,8 @@ pub(crate) struct PortSet {
 pub(crate) enum Fdb {
     /// Make a static or sticky entry
     #[command(
-        after_help = "Example:\n  tapwayctl fdb add 02:00:00:00:00:07 --bridge br0 --vlan 10 --port vm1 --sticky"
+        after_help = "Example:\n  tapwayctl fdb add 02:00:00:00:00:07 --bridge br0 --vlan 10 --port vm1 --sticky\n  \
+                      tapwayctl fdb add 02:00:00:00:00:08 --bridge br0 --port overlay --remote 198.51.100.2"
     )]
     Add(FdbSpec),
     /// Delete an entry of any kind
@@ -218,6 +263,126 @@ pub(crate) struct FdbFilter {
     /// Only those in this VLAN; 0 is for untagged frames of ports without VLAN flags
     #[arg(long, value_name = "V")]
     pub(crate) vlan: Option<u16>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Remote {
+    /// Add another end to a tunnel; nothing happens where it is there
+    #[command(after_help = "Example:\n  tapwayctl remote add overlay 198.51.100.2")]
+    Add(End),
+    /// Take another end from a tunnel
+    #[command(after_help = "Example:\n  tapwayctl remote del overlay 198.51.100.2")]
+    Del(End),
+    /// The other ends of a tunnel: its remotes, and others behind which addresses were learned
+    #[command(after_help = "Example:\n  tapwayctl remote list overlay --json")]
+    List {
+        /// Port of the tunnel
+        port: PortName,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct End {
+    /// Port of the tunnel
+    pub(crate) port: PortName,
+    /// Address of the other end
+    #[arg(value_name = "IP")]
+    pub(crate) remote: IpAddr,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Neigh {
+    /// Answer for a neighbour; nothing happens where it is known with the same address
+    #[command(
+        after_help = "Example:\n  tapwayctl neigh add 198.51.100.7 02:00:00:00:00:07 --bridge br0 --vlan 10"
+    )]
+    Add(NeighSpec),
+    /// Forget a neighbour, static or snooped
+    #[command(after_help = "Example:\n  tapwayctl neigh del 198.51.100.7 --bridge br0 --vlan 10")]
+    Del {
+        /// The neighbour's IP address
+        ip: IpAddr,
+        /// Bridge that answers for it
+        #[arg(long, value_name = "BR")]
+        bridge: BridgeName,
+        /// VLAN of the neighbour; 0 is for untagged frames of ports without VLAN flags
+        #[arg(long, value_name = "V", default_value_t = 0)]
+        vlan: u16,
+    },
+    /// Neighbours, by bridge, VLAN and address
+    #[command(after_help = "Example:\n  tapwayctl neigh list --bridge br0")]
+    List {
+        /// Only those of this bridge
+        #[arg(long, value_name = "BR")]
+        bridge: Option<BridgeName>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Device {
+    /// Make a kernel device; nothing happens where it exists with the same settings
+    ///
+    /// A device that tapway made and that is there already is taken over; one of somebody else is left alone.
+    /// It stays when the daemon ends.
+    #[command(
+        after_help = "Example:\n  tapwayctl device add veth0 --type veth --peer eth0 --peer-netns c1 --peer-address 198.51.100.2/24\n  \
+                      tapwayctl device add br-c --type bridge --address 198.51.100.1/24 --vlan-filtering on\n  \
+                      tapwayctl device add web0 --type macvlan --parent eth0 --mode bridge --netns c1 --create-netns\n  \
+                      tapwayctl device add eth0.7 --type vlan --parent eth0 --id 7 --route 203.0.113.0/24\n  \
+                      tapwayctl device add vx0 --type vxlan --id 1000 --local 198.51.100.1 --remote 198.51.100.2 --master br-c\n  \
+                      tapwayctl device add tun0 --type tun --owner 1000 --address 203.0.113.1/30"
+    )]
+    Add(Box<DeviceSpec>),
+    /// Change settings of a kernel device, in place
+    #[command(
+        after_help = "Example:\n  tapwayctl device set veth0 --mtu 9000 --down\n  tapwayctl device set veth0 --unset master,route"
+    )]
+    Set(Box<DeviceSet>),
+    /// Delete a kernel device that nothing else is on
+    #[command(after_help = "Example:\n  tapwayctl device del veth0")]
+    Del {
+        /// Name of the device
+        name: DeviceName,
+    },
+    /// All kernel devices that were asked for, and what became of them
+    #[command(after_help = "Example:\n  tapwayctl device list --json")]
+    List,
+    /// One kernel device, as it was asked for and as it is
+    #[command(after_help = "Example:\n  tapwayctl device show veth0")]
+    Show {
+        /// Name of the device
+        name: DeviceName,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeviceSet {
+    /// Name of the device
+    pub(crate) name: DeviceName,
+    #[command(flatten)]
+    pub(crate) options: DeviceOptions,
+    /// Put these settings back to their default
+    #[arg(long, value_name = "FLAG,…", value_delimiter = ',', value_parser = device_setting)]
+    pub(crate) unset: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Uplink {
+    /// Make an uplink; nothing happens where it exists with the same settings
+    ///
+    /// A tunnel whose --local is the address of an uplink goes by it, and otherwise by UDP sockets.
+    #[command(after_help = "Example:\n  tapwayctl uplink add up0 --address 198.51.100.1/30\n  \
+                      tapwayctl uplink add up1 --address 2001:db8::1/64 --gateway 2001:db8::2 --mtu 9000")]
+    Add(Box<UplinkSpec>),
+    /// Delete an uplink that no tunnel goes by
+    #[command(after_help = "Example:\n  tapwayctl uplink del up0")]
+    Del {
+        /// Name of the uplink
+        name: PortName,
+    },
+    /// All uplinks
+    #[command(after_help = "Example:\n  tapwayctl uplink list --json")]
+    List,
 }
 
 #[derive(Debug, Args)]
@@ -284,15 +449,25 @@ fn timeout(text: &str) -> Result<Duration, TimeoutError> {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("is no setting of a port: name one of {}", .0.join(", "))]
-struct SettingError(Vec<String>);
+#[error("is no setting of a {}: name one of {}", .0, .1.join(", "))]
+struct SettingError(&'static str, Vec<String>);
 
 /// The key of a flag that `port set` knows.
 fn setting(text: &str) -> Result<String, SettingError> {
     let options = PortOptions::augment_args(clap::Command::new("settings"));
-    let flags: Vec<_> = options.get_arguments().filter_map(|a| a.get_long().map(str::to_owned)).collect();
+    let flags = options.get_arguments().filter_map(|a| a.get_long().map(str::to_owned)).collect();
+    setting_of("port", flags, text)
+}
+
+/// The key of a device; what is said of its peer by several flags is one.
+fn device_setting(text: &str) -> Result<String, SettingError> {
+    let flags = keys_of::<DeviceOptions>().iter().map(|key| key.replace('_', "-")).collect();
+    setting_of("device", flags, text)
+}
+
+fn setting_of(kind: &'static str, flags: Vec<String>, text: &str) -> Result<String, SettingError> {
     let flag = text.trim_start_matches("--").replace('_', "-");
-    if flags.contains(&flag) { Ok(flag.replace('-', "_")) } else { Err(SettingError(flags)) }
+    if flags.contains(&flag) { Ok(flag.replace('-', "_")) } else { Err(SettingError(kind, flags)) }
 }
 
 #[cfg(test)]
@@ -336,5 +511,9 @@ mod tests {
         assert!(about("port", "add").starts_with("Make a port"));
         assert!(about("port", "set").starts_with("Change settings"));
         assert!(about("fdb", "add").starts_with("Make a static"));
+        assert!(about("neigh", "add").starts_with("Answer for a neighbour"));
+        assert!(about("device", "add").starts_with("Make a kernel device"));
+        assert!(about("device", "set").starts_with("Change settings"));
+        assert!(about("uplink", "add").starts_with("Make an uplink"));
     }
 }

@@ -10,12 +10,17 @@ use std::{
 
 use serde_json::{Value, json};
 
+use crate::attach::NoWay;
+
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// The daemon refused: a Varlink error.
     #[error("{}", sentence(.error, .parameters))]
     Refused { error: String, parameters: Value },
+    /// A monitor has no way to a port.
+    #[error(transparent)]
+    NoWay(#[from] NoWay),
     /// What was asked makes no sense; found here, after the arguments were parsed.
     #[error("{0}")]
     Usage(String),
@@ -47,7 +52,7 @@ impl From<&clap::Error> for Failure {
 impl Failure {
     fn code(&self) -> u8 {
         match self {
-            Self::Refused { .. } | Self::Output(_) => 1,
+            Self::Refused { .. } | Self::NoWay(_) | Self::Output(_) => 1,
             Self::Usage(_) => 2,
             Self::NoDaemon { .. } => 3,
             Self::Protocol(_) => 4,
@@ -65,6 +70,7 @@ impl Failure {
                 all["message"] = json!(self.to_string());
                 return all;
             }
+            Self::NoWay(_) => "NoWay",
             Self::Output(_) => "Output",
             Self::Usage(_) => "Usage",
             Self::NoDaemon { .. } => "NoDaemon",

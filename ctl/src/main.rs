@@ -3,6 +3,7 @@
 //! It speaks to the control socket and to nothing else.
 #![forbid(unsafe_code)]
 
+mod attach;
 mod cli;
 mod client;
 mod failure;

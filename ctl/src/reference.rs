@@ -42,6 +42,8 @@ fn option(arg: &Arg) -> String {
         let optional = arg.get_num_args().is_some_and(|n| n.min_values() == 0);
         if name.is_empty() {
             name = value;
+        } else if optional && arg.is_require_equals_set() {
+            write!(name, "[={value}]").unwrap();
         } else if optional {
             write!(name, " [{value}]").unwrap();
         } else {

@@ -10,12 +10,19 @@ use clap::CommandFactory as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tapway_dataplane::{
-    api::{self, BridgeView, DropView, FdbView, Plan, PortStatsView, PortView, Request},
-    config::PortOptions,
+    api::{
+        self, BridgeView, DeviceView, DropView, FdbView, NeighView, Plan, PortStatsView, PortView,
+        RemoteView, Request, UplinkView,
+    },
+    config::{DeviceOptions, PortName, PortOptions, PortSpec},
 };
 
 use crate::{
-    cli::{Apply, Bridge, Cli, Diff, Fdb, FdbFilter, Global, Noun, Port, PortSet, Status, Trace, Watch},
+    attach::{Memory, Monitor, SwitchEnd, attach},
+    cli::{
+        Apply, Bridge, Cli, Device, DeviceSet, Diff, End, Fdb, FdbFilter, Global, Neigh, Noun, Port, PortSet,
+        Remote, Status, Trace, Uplink, Watch,
+    },
     client::Client,
     failure::Failure,
     print,
@@ -34,11 +41,16 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Noun::Bridge(verb) => tool.bridge(verb),
         Noun::Port(verb) => tool.port(verb),
         Noun::Fdb(verb) => tool.fdb(verb),
+        Noun::Remote(verb) => tool.remote(verb),
+        Noun::Neigh(verb) => tool.neigh(verb),
+        Noun::Device(verb) => tool.device(verb),
+        Noun::Uplink(verb) => tool.uplink(verb),
         Noun::Apply(args) => tool.apply(&args),
         Noun::Export => tool.export(),
         Noun::Diff(args) => tool.diff(&args),
         Noun::Stats(args) => tool.stats(args),
         Noun::Drops(args) => tool.drops(args),
+        Noun::Monitor { kinds } => tool.monitor(&kinds),
         Noun::Trace(args) => tool.trace(args),
         Noun::Completion { shell } => tool.completion(shell),
         Noun::Man { dir } => tool.man(&dir),
@@ -76,6 +88,43 @@ struct Flushed {
 }
 
 #[derive(Deserialize)]
+struct Remotes {
+    remotes: Vec<RemoteView>,
+}
+
+#[derive(Deserialize)]
+struct Neighbours {
+    neighbours: Vec<NeighView>,
+}
+
+#[derive(Deserialize)]
+struct Devices {
+    devices: Vec<DeviceView>,
+}
+
+#[derive(Deserialize)]
+struct OneDevice {
+    device: DeviceView,
+}
+
+#[derive(Deserialize)]
+struct Uplinks {
+    uplinks: Vec<UplinkView>,
+}
+
+/// Of an export, what it says of ports.
+#[derive(Deserialize)]
+struct Export {
+    config: ExportedPorts,
+}
+
+#[derive(Deserialize)]
+struct ExportedPorts {
+    #[serde(default)]
+    port: Vec<PortSpec>,
+}
+
+#[derive(Deserialize)]
 struct Exported {
     topology: String,
     config: Value,
@@ -89,6 +138,11 @@ struct Stats {
 #[derive(Deserialize)]
 struct Drops {
     drops: Vec<DropView>,
+}
+
+#[derive(Deserialize)]
+struct Events {
+    events: Vec<api::Event>,
 }
 
 struct Tool {
@@ -143,9 +197,9 @@ impl Tool {
     fn bridge(&self, verb: Bridge) -> Result<(), Failure> {
         match verb {
             Bridge::Add(spec) => self.change(&Request::BridgeAdd(spec)),
-            Bridge::Set(spec) if spec.options == Default::default() => {
-                Err(Failure::Usage("nothing to set: give --ageing or --fdb-limit".to_owned()))
-            }
+            Bridge::Set(spec) if spec.options == Default::default() => Err(Failure::Usage(
+                "nothing to set: give --ageing, --fdb-limit, --move-limit or --neigh-snoop".to_owned(),
+            )),
             Bridge::Set(spec) => self.change(&Request::BridgeSet(spec)),
             Bridge::Del { name } => self.change(&Request::BridgeDel { name }),
             Bridge::List => {
@@ -174,11 +228,31 @@ impl Tool {
                 ports.sort_by(|a, b| a.name.cmp(&b.name));
                 self.show(&ports, || print::ports(&ports))
             }
-            Port::Show { name } => {
+            Port::Show { name, monitor: None, .. } => {
                 let OnePort { port } = self.ask(&Request::PortShow { name })?;
                 self.show(&port, || print::port(&port))
             }
+            Port::Show { name, monitor: Some(monitor), memory } => self.attach(name, monitor, memory),
         }
+    }
+
+    fn attach(&self, name: PortName, monitor: Monitor, memory: Memory) -> Result<(), Failure> {
+        let OnePort { port } = self.ask(&Request::PortShow { name })?;
+        let Export { config } = self.ask(&Request::Export)?;
+        let Some(spec) = config.port.iter().find(|spec| spec.name == port.name) else {
+            return Err(Failure::Protocol(format!("port {} is shown and not exported", port.name)));
+        };
+        let status: api::Status = self.ask(&Request::Status)?;
+        let end = SwitchEnd::new(spec, status.workers.len() as u16, port.mtu, memory);
+        let attachment = attach(&end, monitor)?;
+        self.show(&attachment.document(), || attachment.text())?;
+        if !self.global.json {
+            let mut err = anstream::stderr().lock();
+            for note in &attachment.notes {
+                writeln!(err, "note: {note}")?;
+            }
+        }
+        Ok(())
     }
 
     fn fdb(&self, verb: Fdb) -> Result<(), Failure> {
@@ -205,6 +279,67 @@ impl Tool {
                 self.show(&json!({ "changed": flushed > 0, "flushed": flushed }), || {
                     format!("{flushed} {entries} forgotten\n")
                 })
+            }
+        }
+    }
+
+    fn remote(&self, verb: Remote) -> Result<(), Failure> {
+        match verb {
+            Remote::Add(End { port, remote }) => self.change(&Request::RemoteAdd { port, remote }),
+            Remote::Del(End { port, remote }) => self.change(&Request::RemoteDel { port, remote }),
+            Remote::List { port } => {
+                let Remotes { mut remotes } = self.ask(&Request::RemoteList { port })?;
+                remotes.sort_by_key(|r| r.remote);
+                self.show(&remotes, || print::remotes(&remotes))
+            }
+        }
+    }
+
+    fn neigh(&self, verb: Neigh) -> Result<(), Failure> {
+        match verb {
+            Neigh::Add(spec) => self.change(&Request::NeighAdd(spec)),
+            Neigh::Del { ip, bridge, vlan } => self.change(&Request::NeighDel { ip, bridge, vlan }),
+            Neigh::List { bridge } => {
+                let Neighbours { mut neighbours } = self.ask(&Request::NeighList { bridge })?;
+                neighbours.sort_by_cached_key(|n| (n.bridge.clone(), n.vlan, n.ip));
+                self.show(&neighbours, || print::neighbours(&neighbours))
+            }
+        }
+    }
+
+    fn device(&self, verb: Device) -> Result<(), Failure> {
+        match verb {
+            Device::Add(spec) => self.change(&Request::DeviceAdd(spec)),
+            Device::Set(set) => {
+                if set.options == DeviceOptions::default() && set.unset.is_empty() {
+                    let text =
+                        "nothing to set: give a setting, or --unset; tapwayctl device set --help lists them";
+                    return Err(Failure::Usage(text.to_owned()));
+                }
+                let DeviceSet { name, options, unset } = *set;
+                self.change(&Request::DeviceSet { name, options: Box::new(options), unset })
+            }
+            Device::Del { name } => self.change(&Request::DeviceDel { name }),
+            Device::List => {
+                let Devices { mut devices } = self.ask(&Request::DeviceList)?;
+                devices.sort_by(|a, b| a.name.cmp(&b.name));
+                self.show(&devices, || print::devices(&devices))
+            }
+            Device::Show { name } => {
+                let OneDevice { device } = self.ask(&Request::DeviceShow { name })?;
+                self.show(&device, || print::device(&device))
+            }
+        }
+    }
+
+    fn uplink(&self, verb: Uplink) -> Result<(), Failure> {
+        match verb {
+            Uplink::Add(spec) => self.change(&Request::UplinkAdd(spec)),
+            Uplink::Del { name } => self.change(&Request::UplinkDel { name }),
+            Uplink::List => {
+                let Uplinks { mut uplinks } = self.ask(&Request::UplinkList)?;
+                uplinks.sort_by(|a, b| a.name.cmp(&b.name));
+                self.show(&uplinks, || print::uplinks(&uplinks))
             }
         }
     }
@@ -250,6 +385,15 @@ impl Tool {
         self.connect()?.stream(&request, Some(BEAT), |Drops { drops }| {
             self.redraw()?;
             self.show(&drops, || print::drops(&drops))
+        })
+    }
+
+    fn monitor(&self, kinds: &[String]) -> Result<(), Failure> {
+        self.connect()?.stream(&Request::Monitor { after: None }, Some(BEAT), |Events { events }| {
+            for event in events.iter().filter(|event| kinds.is_empty() || kinds.contains(&event.kind)) {
+                self.show(event, || format!("{} {}: {}\n", event.kind, event.name, event.text))?;
+            }
+            Ok(())
         })
     }
 

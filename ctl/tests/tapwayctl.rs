@@ -74,6 +74,68 @@ fn a_change_says_whether_there_was_one() {
 }
 
 #[test]
+fn a_tunnel_its_remotes_its_uplink_and_neighbours_are_made_listed_and_deleted() {
+    let daemon = Daemon::start();
+    let overlay = "port add overlay --bridge br0 --type vxlan --vlan-vni 20=1020 --vlan-vni 10=1010 --local 198.51.100.1 \
+                   --remote 198.51.100.2 --ttl inherit --gbp --src-port 50000-50015";
+    assert_eq!(doc(&daemon, overlay), json!({ "changed": true }));
+    let port = doc(&daemon, "port show overlay");
+    assert_eq!(port["vlan_vni"], json!({ "10": 1010, "20": 1020 }));
+    assert_eq!((&port["local"], &port["remotes"]), (&json!("198.51.100.1"), &json!(["198.51.100.2"])));
+    assert_eq!(
+        (&port["dst_port"], &port["ttl"], &port["tos"]),
+        (&json!(4789), &json!("inherit"), &json!("0"))
+    );
+    assert_eq!((&port["gbp"], &port["src_port"]), (&json!(true), &json!("50000-50015")));
+    assert!(port.get("ifname").is_none() && port.get("persist").is_none() && port.get("vni").is_none());
+    assert!(doc(&daemon, "port show vm1").get("remotes").is_none());
+    assert!(ok(&daemon, "port list").contains("vlan-vni 10=1010,20=1020"));
+
+    assert_eq!(doc(&daemon, "remote add overlay 198.51.100.3"), json!({ "changed": true }));
+    assert_eq!(ok(&daemon, "remote add overlay 198.51.100.3"), "nothing to change\n");
+    assert_eq!(doc(&daemon, "remote del overlay 198.51.100.2"), json!({ "changed": true }));
+    assert_eq!(
+        doc(&daemon, "remote list overlay"),
+        json!([{ "port": "overlay", "remote": "198.51.100.3", "path_mtu": 1500 }])
+    );
+    let (err, _) = refused(&daemon, "remote del overlay 198.51.100.2");
+    assert!(err.contains("remote \"198.51.100.2 of port overlay\" does not exist"), "{err}");
+
+    assert_eq!(
+        doc(&daemon, "neigh add 198.51.100.8 02:00:00:00:00:08 --bridge br0 --vlan 10"),
+        json!({ "changed": true })
+    );
+    assert_eq!(
+        doc(&daemon, "neigh add 2001:db8::7 02:00:00:00:00:07 --bridge br0"),
+        json!({ "changed": true })
+    );
+    let all = doc(&daemon, "neigh list --bridge br0");
+    assert_eq!(
+        all[0],
+        json!({ "bridge": "br0", "vlan": 0, "ip": "2001:db8::7", "mac": "02:00:00:00:00:07", "kind": "static", "age_s": 5 })
+    );
+    assert_eq!(doc(&daemon, "neigh del 198.51.100.8 --bridge br0 --vlan 10"), json!({ "changed": true }));
+    let (err, _) = refused(&daemon, "neigh del 198.51.100.8 --bridge br0 --vlan 10");
+    assert!(err.contains("neigh \"br0 vlan 10 198.51.100.8\" does not exist"), "{err}");
+
+    assert_eq!(doc(&daemon, "uplink add up0 --address 198.51.100.1/30"), json!({ "changed": true }));
+    let (err, _) = refused(&daemon, "uplink add up0 --address 198.51.100.1/30 --mtu 9000");
+    assert!(err.contains("mtu: 1500 -> 9000; tapwayctl uplink del makes room for it"), "{err}");
+    let uplinks = doc(&daemon, "uplink list");
+    assert_eq!((&uplinks[0]["gateway"], &uplinks[0]["ifname"]), (&json!("198.51.100.2"), &json!("up0")));
+    assert!(ok(&daemon, "uplink list").starts_with("UPLINK  ADDRESS"));
+    assert_eq!(doc(&daemon, "uplink del up0"), json!({ "changed": true }));
+    assert_eq!(doc(&daemon, "uplink list"), json!([]));
+
+    assert_eq!(doc(&daemon, "bridge set br0 --neigh-snoop on"), json!({ "changed": true }));
+    assert_eq!(doc(&daemon, "bridge list")[0]["neigh_snoop"], true);
+    assert_eq!(
+        doc(&daemon, "fdb add 02:00:00:00:00:08 --bridge br0 --port overlay --remote 198.51.100.3"),
+        json!({ "changed": true })
+    );
+}
+
+#[test]
 fn a_list_is_an_array_of_objects() {
     let daemon = Daemon::start();
     let bridges = doc(&daemon, "bridge list");
@@ -93,7 +155,8 @@ fn a_list_is_an_array_of_objects() {
         assert!(port.get(key).is_some(), "{key}");
     }
     assert_eq!(doc(&daemon, "status")["protocol"], 1);
-    assert_eq!(doc(&daemon, "export"), json!({ "bridge": [{ "name": "br0" }] }));
+    let ports = json!([{ "name": "vm1", "bridge": "br0", "access": 10 }, { "name": "vm2", "bridge": "br0", "admin": "down" }]);
+    assert_eq!(doc(&daemon, "export"), json!({ "bridge": [{ "name": "br0" }], "port": ports }));
 }
 
 #[test]
@@ -122,7 +185,7 @@ fn tables_are_plain_where_nobody_sees_colour() {
         ok(&daemon, "drops")
             .contains("\nvlan_not_member: The frame's VLAN is not among those of the port.\n")
     );
-    assert_eq!(ok(&daemon, "export"), "[[bridge]]\nname = \"br0\"\n");
+    assert!(ok(&daemon, "export").starts_with("[[bridge]]\nname = \"br0\"\n\n[[port]]\nname = \"vm1\"\n"));
     for line in ["port list", "status", "trace --port vm1 --frame 00", "drops"] {
         assert!(!ok(&daemon, line).contains('\x1b'), "{line}");
     }
@@ -192,6 +255,29 @@ fn a_plan_is_printed_step_by_step() {
 }
 
 #[test]
+fn a_device_is_told_as_iproute2_tells_it_and_shown_as_desired_and_as_observed() {
+    let daemon = Daemon::start();
+    let add = "device add v0 --type veth --mtu 1400 --down --peer eth0 --peer-netns c1 --peer-address 198.51.100.2/24";
+    assert_eq!(doc(&daemon, add), json!({ "changed": true }));
+    assert_eq!(doc(&daemon, add), json!({ "changed": false }));
+    let (err, _) = refused(&daemon, &add.replace("c1", "c2"));
+    assert!(err.contains("peer_netns: c1 -> c2; tapwayctl device del makes room"), "{err}");
+    let shown = doc(&daemon, "device show v0");
+    assert_eq!((&shown["state"], &shown["drift"][0]), (&json!("drifted"), &json!("mtu: 1400 -> 1500")));
+    assert_eq!(
+        shown["desired"],
+        json!({ "name": "v0", "type": "veth", "mtu": 1400, "up": false,
+            "peer": { "name": "eth0", "netns": "c1", "address": ["198.51.100.2/24"] } })
+    );
+    assert_eq!(doc(&daemon, "device set v0 --unset mtu --up"), json!({ "changed": true }));
+    let list = doc(&daemon, "device list");
+    assert_eq!((&list[0]["state"], &list[0]["desired"]["up"]), (&json!("ok"), &json!(true)));
+    assert!(ok(&daemon, "device list").starts_with("DEVICE  TYPE"));
+    assert_eq!(doc(&daemon, "device del v0"), json!({ "changed": true }));
+    assert_eq!(doc(&daemon, "device list"), json!([]));
+}
+
+#[test]
 fn a_trace_takes_a_frame_as_other_tools_print_it() {
     let daemon = Daemon::start();
     let out = tool(&daemon.socket())
@@ -214,6 +300,69 @@ fn a_trace_takes_a_frame_as_other_tools_print_it() {
 }
 
 #[test]
+fn ports_for_vms_are_made_and_shown_in_the_words_of_their_flags() {
+    let daemon = Daemon::start();
+    for line in [
+        "port add a --bridge br0 --type netdev --ifname tap7 --qdisc-bypass on --driver packet",
+        "port add b --bridge br0 --type stream --path /run/b --connect",
+        "port add c --bridge br0 --type dgram --path /run/c --peer-path /run/d",
+        "port add d --bridge br0 --type vhost-user --path /run/e --client --queues 4",
+    ] {
+        assert_eq!(doc(&daemon, line), json!({ "changed": true }), "{line}");
+    }
+    let shown = |name: &str, keys: &[&str]| -> Vec<Value> {
+        let port = doc(&daemon, &format!("port show {name}"));
+        keys.iter().map(|key| port.get(key).cloned().unwrap_or_default()).collect()
+    };
+    assert_eq!(
+        shown("a", &["type", "driver", "qdisc_bypass", "path"]),
+        [json!("netdev"), json!("packet"), json!(true), json!(null)]
+    );
+    assert_eq!(
+        shown("b", &["type", "path", "listen", "connect", "ifname", "persist"]),
+        [json!("stream"), json!("/run/b"), json!(false), json!(true), json!(null), json!(null)]
+    );
+    assert_eq!(
+        shown("c", &["type", "path", "peer_path", "connect"]),
+        [json!("dgram"), json!("/run/c"), json!("/run/d"), json!(true)]
+    );
+    assert_eq!(
+        shown("d", &["type", "path", "server", "client"]),
+        [json!("vhost-user"), json!("/run/e"), json!(false), json!(true)]
+    );
+}
+
+#[test]
+fn a_port_says_what_a_vm_monitor_is_to_be_told() {
+    let daemon = Daemon::start();
+    ok(
+        &daemon,
+        "port add v --bridge br0 --type netdev --ifname tap7 --secure mac=02:00:00:00:00:07 --queues 2",
+    );
+    ok(&daemon, "port add s --bridge br0 --type stream --path /run/s.sock");
+    let (code, out, err) = run(&daemon.socket(), "port show v --for qemu");
+    let words = "-netdev tap,id=v,ifname=tap7,script=no,downscript=no,vnet_hdr=on,queues=2\n\
+                 -device virtio-net-pci,netdev=v,mac=02:00:00:00:00:07,mq=on,vectors=6\n";
+    assert_eq!((code, out.as_str(), err.as_str()), (0, words, ""));
+    let document = doc(&daemon, "port show v --for firecracker");
+    assert_eq!(document["config"]["network-interfaces"][0]["host_dev_name"], "tap7");
+    assert!(document["notes"][0].as_str().unwrap().contains("tapwayctl device add tap7 --type tap"));
+    let (code, out, err) = run(&daemon.socket(), "port show s --for qemu");
+    assert!(
+        code == 0 && out.starts_with("-netdev stream,id=s,server=off") && err.contains("note: QEMU gives"),
+        "{err}"
+    );
+    let memory = ok(&daemon, "port show v --for cloud-hypervisor --memory 2G --json");
+    assert!(memory.contains("tap=tap7,mac=02:00:00:00:00:07,num_queues=4"), "{memory}");
+
+    let (err, document) = refused(&daemon, "port show s --for libvirt");
+    assert_eq!(document["error"], "NoWay");
+    assert!(err.contains("libvirt cannot use port s, which is of type stream"), "{err}");
+    let (err, _) = refused(&daemon, "port show nothing --for qemu");
+    assert!(err.contains("port \"nothing\" does not exist"), "{err}");
+}
+
+#[test]
 fn what_makes_no_sense_is_a_usage_error_before_anybody_is_asked() {
     let nowhere = Path::new("/nonexistent/tapway.sock");
     for (line, why) in [
@@ -230,8 +379,17 @@ fn what_makes_no_sense_is_a_usage_error_before_anybody_is_asked() {
         ("port add vm1 --bridge br0 --access 10 --trunk 20", "cannot be used with"),
         ("port add vm1 --bridge br0 --hairpin maybe", "neither on nor off"),
         ("port set vm1", "nothing to set"),
+        ("port show vm1 --for xen", "possible values: qemu, libvirt, cloud-hypervisor, firecracker"),
+        ("port show vm1 --for qemu --memory 2", "is no size: write 512M or 2G"),
         ("port set vm1 --unset colour", "no setting of a port"),
         ("bridge set br0", "nothing to set"),
+        ("device add x", "--type"),
+        ("device add x --type gadget", "gadget"),
+        ("device add x --type dummy --up --down", "cannot be used with"),
+        ("device add x --type dummy --sysctl forwarding=1", "ipv4.forwarding=1"),
+        ("device add x --type dummy --route via", "is no route"),
+        ("device set x", "nothing to set"),
+        ("device set x --unset colour", "no setting of a device"),
         ("fdb add 02:00 --bridge br0 --port vm1", "not a MAC address"),
         ("trace --port vm1 --frame 0g", "not a hexadecimal digit"),
         ("trace --port vm1 --frame 000", "odd number of digits"),
@@ -240,7 +398,34 @@ fn what_makes_no_sense_is_a_usage_error_before_anybody_is_asked() {
         ("status --wait soon", "no duration"),
         ("--timeout 0 status", "give 1s or more"),
         ("completion tcsh", "bash"),
-        ("device list", "unrecognized subcommand"),
+        ("port add x --bridge br0 --type gre", "tap, netdev, stream, dgram, vhost-user, vxlan, geneve"),
+        ("port add x --bridge br0 --type stream --path /run/x --listen --connect", "cannot be used with"),
+        ("port add x --bridge br0 --type netdev --driver dpdk", "possible values: packet"),
+        ("port add x --bridge br0 --type vxlan --vni 16777216", "a number from 0 to 16777215"),
+        ("port add x --bridge br0 --vlan-vni 10", "not of the form VLAN=VNI"),
+        (
+            "port add x --bridge br0 --vlan-vni 10=7 --vlan-vni 10=8",
+            "\"10\" is a VLAN that is given two VNIs",
+        ),
+        ("port add x --bridge br0 --vlan-vni 10=7 --vlan-vni 20=7", "\"7\" is a VNI that is given two VLANs"),
+        ("port add x --bridge br0 --local 198.51.100.1/24", "is no IP address"),
+        ("port add x --bridge br0 --ttl 256", "neither a number up to 255 nor inherit"),
+        ("port add x --bridge br0 --df on", "none of set, unset and inherit"),
+        ("port add x --bridge br0 --reserved refuse", "neither ignore nor drop"),
+        ("port add x --bridge br0 --src-port 9-8", "no range of ports"),
+        ("port add x --bridge br0 --dst-port 65536", "65536"),
+        ("port add x --bridge br0 --option 0102:80:00", "no Geneve option"),
+        ("port set x --unset vlan-vni,vlanvni", "no setting of a port"),
+        ("remote add overlay", "required"),
+        ("remote add overlay host.example", "invalid IP address"),
+        ("remote list", "required"),
+        ("neigh add 198.51.100.7 --bridge br0", "required"),
+        ("neigh add 198.51.100.7 02:00:00:00:00:07", "--bridge"),
+        ("uplink add up0", "--address"),
+        ("uplink add up0 --address 198.51.100.1", "198.51.100.1/24"),
+        ("uplink add up0 --address 198.51.100.1/24 --gateway x", "is no IP address"),
+        ("fdb add 02:00:00:00:00:07 --bridge br0 --port x --remote y", "is no IP address"),
+        ("gadget list", "unrecognized subcommand"),
     ] {
         let (code, out, err) = run(nowhere, line);
         assert_eq!((code, out.as_str()), (2, ""), "{line}: {err}");
@@ -376,6 +561,30 @@ fn watch_prints_again_with_rates_until_it_is_stopped() {
 }
 
 #[test]
+fn monitor_prints_what_happens_of_the_kinds_that_were_named() {
+    let daemon = Daemon::start();
+    let two = |words: &[&str]| {
+        let mut monitor = tool(&daemon.socket()).args(words).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(monitor.stdout.take().unwrap()).lines();
+        let lines: Vec<String> = lines.map(Result::unwrap).take(2).collect();
+        monitor.kill().unwrap();
+        monitor.wait().unwrap();
+        lines
+    };
+    assert_eq!(
+        two(&["monitor"]),
+        ["port vm1: it is down: the interface is down", "device v0: it is repaired"]
+    );
+    assert_eq!(two(&["monitor", "device"]), ["device v0: it is repaired"; 2]);
+    for line in two(&["monitor", "device", "--json"]) {
+        let event: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&event["kind"], &event["name"]), (&json!("device"), &json!("v0")));
+    }
+    let unknown = tool(&daemon.socket()).args(["monitor", "weather"]).output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_is_no_error() {
     let mut control = StandIn::example();
     control.fill_fdb(20_000);
@@ -407,7 +616,13 @@ fn a_user_who_may_not_is_told_so() {
     let stranger = || {
         let mut command = Command::new(&binary);
         command.args(["status", "--socket"]).arg(daemon.socket()).uid(65534).gid(65534);
-        let out = command.output().unwrap();
+        // A process that another test has just begun may still hold the copy open for writing, until it executes.
+        let out = loop {
+            match command.output() {
+                Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+                out => break out.unwrap(),
+            }
+        };
         (out.status.code().unwrap(), String::from_utf8(out.stderr).unwrap())
     };
     let (code, err) = stranger();
@@ -426,6 +641,7 @@ fn completions_and_manual_pages_need_no_daemon() {
         let (code, out, _) = run(nowhere, &format!("completion {shell}"));
         assert_eq!(code, 0);
         assert!(out.contains("tapwayctl") && out.contains("bcast-flood"), "{shell}");
+        assert!(out.contains("vlan-vni") && out.contains("uplink"), "{shell}");
     }
     let dir = tempfile::tempdir().unwrap();
     let man = dir.path().join("man1");
@@ -435,4 +651,8 @@ fn completions_and_manual_pages_need_no_daemon() {
     assert_eq!(std::fs::read_dir(&man).unwrap().count(), pages);
     let page = std::fs::read_to_string(man.join("tapwayctl-port-add.1")).unwrap();
     assert!(page.contains("bcast\\-flood") && page.contains("Example"), "{page}");
+    assert!(page.contains("vlan\\-vni") && page.contains("udp6\\-zero\\-csum\\-rx"), "{page}");
+    for noun in ["remote", "neigh", "uplink"] {
+        assert!(man.join(format!("tapwayctl-{noun}-add.1")).exists(), "{noun}");
+    }
 }

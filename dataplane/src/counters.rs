@@ -65,8 +65,11 @@ drop_reasons! {
         "The virtio header before the frame contradicts the frame: a checksum or segment size outside it, an unknown type."
         "Something behind the port writes raw virtio headers (PACKET_VNET_HDR); stop or fix it.";
     GsoMalformed "gso_malformed" Ingress
-        "The frame is marked as a super-frame but its headers are not those of TCP or UDP over IPv4 or IPv6, or lie about their length."
-        "Something behind the port writes raw virtio headers (PACKET_VNET_HDR); stop or fix it.";
+        "The frame is marked as a super-frame but its headers are not those of TCP or UDP over IPv4 or IPv6, or lie about their length; or a datagram from a tunnel can be read as one super-frame and as several packets."
+        "Something behind the port writes raw virtio headers (PACKET_VNET_HDR), or a station beyond the tunnel forges lengths; find it.";
+    RxOverflow "rx_overflow" Ingress
+        "Frames came from the interface faster than they were taken, and the receive buffer of the port's packet socket was full; the number is the kernel's."
+        "More workers, with a queue of the port for each, or CPU may help.";
     PortDown "port_down" Ingress
         "The port the frame came from is down, administratively or because its interface was renamed, moved or deleted."
         "tapwayctl port show NAME tells which.";
@@ -83,7 +86,7 @@ drop_reasons! {
         "The frame that came from the uplink is neither for a tunnel nor for the switch's own address on it."
         "Nothing for a few; for many, look at the routes of the host that point to the uplink.";
     UdpZeroChecksum "udp_zero_checksum" Ingress
-        "The outer packet is IPv6 and its UDP checksum is zero, which the tunnel does not accept (RFC 6936)."
+        "The outer packet came by an uplink over IPv6 and its UDP checksum is zero, which the tunnel does not accept (RFC 6936). Over sockets the kernel drops such datagrams itself: `nstat -az Udp6InCsumErrors` counts them."
         "Switch UDP checksums on at the other end, or accept zero at this one.";
     VxlanMalformed "vxlan_malformed" Ingress
         "The datagram ends inside its VXLAN header, or the I flag that says there is a VNI is not set (RFC 7348 5)."
@@ -160,6 +163,9 @@ drop_reasons! {
     SecureBpdu "secure_bpdu" Ingress
         "A secured port sent a spanning tree BPDU."
         "Switch spanning tree off behind the port, or take --secure off.";
+    SecureMacLimit "secure_mac_limit" Ingress
+        "A secured port sent under its address in more VLANs than its --mac-limit allows."
+        "Stop what tags frames with many VLANs behind the port, or raise --mac-limit.";
     SecureMalformed "secure_malformed" Ingress
         "The headers that --secure must check are truncated or contradict themselves."
         "Find the sender of broken frames behind this port.";
@@ -169,6 +175,9 @@ drop_reasons! {
     StickyViolation "sticky_violation" Ingress
         "The source address is a sticky entry of another port."
         "Somebody uses an address that is pinned elsewhere; find them, or delete the sticky entry.";
+    MacDamped "mac_damped" Ingress
+        "The source address moved between two places too often, and is held at the other one for a while."
+        "There is a loop, or two stations have one address: tapwayctl status names the places. --move-limit 0 on the bridge if that is wanted.";
     SamePort "same_port" Ingress
         "The destination is behind the port the frame came from."
         "Nothing, unless the port should reflect: --hairpin on.";
@@ -211,6 +220,9 @@ drop_reasons! {
     EgressFull "egress_full" Egress
         "The kernel or peer behind the port takes no more frames at the moment (ENOBUFS, ENOMEM, EAGAIN)."
         "The receiver is slower than the sender; more queues or CPU may help.";
+    GuestBuffer "guest_buffer" Egress
+        "The frame is longer than the buffers of the guest behind a vhost-user port, which has not agreed to frames that span several."
+        "Use one MTU in a VLAN; a driver that accepts mergeable buffers (mrg_rxbuf) takes frames of any length.";
     EgressRefused "egress_refused" Egress
         "The kernel refused the frame (EINVAL), also without offloads."
         "Please report it, with a capture.";
@@ -281,20 +293,26 @@ impl PortCounters {
         self.drops[reason as usize].add(1);
     }
 
+    /// Counts `n` frames that did not leave.
+    #[inline]
+    pub fn drop_many(&self, reason: DropReason, n: u64) {
+        self.drops[reason as usize].add(n);
+    }
+
     /// Frames dropped for `reason`.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize].get()
     }
 }
 
-/// A port's counters: one block a worker, each on cache lines of its own.
+/// A port's counters: one block a worker, each on cache lines of its own, and one for the control thread.
 #[derive(Debug)]
 pub struct PortStats(Box<[CachePadded<PortCounters>]>);
 
 impl PortStats {
     /// Counters for `workers` workers.
     pub fn new(workers: usize) -> Self {
-        Self((0..workers).map(|_| CachePadded::default()).collect())
+        Self((0..=workers).map(|_| CachePadded::default()).collect())
     }
 
     /// The block that worker number `worker` writes.
@@ -303,7 +321,12 @@ impl PortStats {
         &self.0[worker]
     }
 
-    /// The sums over all workers.
+    /// The block that the control thread writes: what the kernel has counted.
+    pub fn of_control(&self) -> &PortCounters {
+        &self.0[self.0.len() - 1]
+    }
+
+    /// The sums over all workers and the control thread.
     pub fn total(&self) -> Totals {
         let mut t = Totals::default();
         for c in &self.0 {
@@ -320,7 +343,7 @@ impl PortStats {
     }
 }
 
-/// A port's counters summed over the workers.
+/// A port's counters summed up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Totals {
     /// See [`PortCounters::rx_frames`].

@@ -22,6 +22,7 @@ use crate::{
 
 const BELL: Token = Token(0);
 const SIGNAL: Token = Token(1);
+const PORTS: Token = Token(2);
 
 /// What the daemon is told at its start.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct Settings {
     pub state_dir: Option<PathBuf>,
     /// Worker threads, at least 1.
     pub workers: usize,
+    /// Whether kernel devices that somebody has changed or deleted are put back.
+    pub enforce: bool,
 }
 
 /// Why the daemon cannot start, or had to end.
@@ -73,6 +76,10 @@ pub fn run(settings: &Settings) -> Result<(), DaemonError> {
         opener: Opener::kernel(),
         features: Features::probe(),
     })?;
+    engine.register(poll.registry(), PORTS)?;
+    if settings.enforce {
+        engine.enforce_devices();
+    }
     let mut state = settings
         .state_dir
         .as_deref()
@@ -98,7 +105,7 @@ pub fn run(settings: &Settings) -> Result<(), DaemonError> {
         }
         for event in &events {
             match event.token() {
-                BELL => {} // what a worker has to say is read by housekeep
+                BELL | PORTS => {} // what a worker has to say, and what a port waits for, is looked at by housekeep
                 SIGNAL => {
                     tracing::info!("ending");
                     engine.stop();

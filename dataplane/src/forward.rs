@@ -20,21 +20,24 @@
 //! of a checksum that some egress cannot be left with, and tags are put in and taken out while sending, so that a frame
 //! flooded to a hundred ports is a hundred plan entries and no copy.
 
+mod exit;
 mod observe;
 mod plan;
 #[cfg(test)]
 mod tests;
 
+use exit::Exit;
 pub use observe::{Foresight, Observer, Silent, Step};
 pub use plan::{TxFrame, TxPlan};
 
 use crate::{
-    bridge::{Admitted, Class, Member},
+    bridge::{Admitted, Class, Member, Rewrite, VlanMode},
     counters::DropReason,
     fdb::{Dest, FdbKey, Hashed, Learn, LearnRefusal},
     frame::{BATCH, Batch, Checksum},
     index::PortIdx,
     offload,
+    overlay::Ingress,
     snapshot::{Bridge, Port, Snapshot},
     tick::Tick,
     wire::{EtherType, MacAddr, dot1q::TAG_LEN, ethernet::HEADER_LEN},
@@ -56,11 +59,22 @@ pub struct Env<'a> {
 struct Pending {
     slot: u8,
     admitted: Admitted,
+    /// Where its sender is.
+    here: Dest,
     source: Hashed,
     destination: Hashed,
     to: MacAddr,
     /// Octets of the longest IP packet that it is or is made of: what is compared with an MTU.
     packet: u32,
+}
+
+impl Pending {
+    /// Octets of the frame, or of the longest frame that it is made of, as it leaves.
+    #[inline]
+    fn longest(&self, frame: &[u8], rewrite: &Rewrite) -> u32 {
+        let l2 = packet_at(frame, self.admitted.payload_type_at()) as u32;
+        (l2 + self.packet).saturating_add_signed(rewrite.shift().into())
+    }
 }
 
 /// The frames between the steps; kept by the worker so that the path allocates nothing.
@@ -75,21 +89,31 @@ impl Default for Scratch {
     }
 }
 
-/// Decides what happens to every frame in `rx`, all of which came from `ingress`, and adds what leaves to `tx`.
+/// Decides what happens to every frame in `rx`, all of which came by `ingress` (a port, or what decapsulation says), and adds what
+/// leaves to `tx`.
 ///
-/// Every frame ends as one counted drop on the ingress port, or as copies, each of which is an entry of the plan or a counted
-/// drop on the egress port that cannot take it.
+/// Every frame ends as one counted drop on the ingress port, as a question that the switch answered itself, or as copies, each of which
+/// is an entry of the plan or a counted drop on the egress port that cannot take it.
 pub fn forward<O: Observer>(
     env: &Env<'_>,
-    ingress: PortIdx,
+    ingress: impl Into<Ingress>,
     rx: &mut Batch,
     scratch: &mut Scratch,
     tx: &mut TxPlan,
     seen: &mut O,
 ) {
+    let Ingress { port: ingress, vlan, learn } = ingress.into();
     let Some(port) = env.snapshot.port(ingress) else { return }; // deleted while the batch was received
     let Some(bridge) = env.snapshot.bridge(port.bridge) else { return };
-    let path = Path { env, ingress, port, bridge };
+    let path = Path {
+        env,
+        ingress,
+        port,
+        bridge,
+        vlan: vlan.map(VlanMode::Access),
+        learning: port.learning && learn,
+        asks: bridge.neighbours.active(),
+    };
     scratch.pending.clear();
     path.admit(rx, &mut scratch.pending, seen);
     path.learn(&mut scratch.pending, seen);
@@ -102,6 +126,11 @@ struct Path<'a> {
     ingress: PortIdx,
     port: &'a Port,
     bridge: &'a Bridge,
+    /// How frames are admitted whose VNI says their VLAN.
+    vlan: Option<VlanMode>,
+    learning: bool,
+    /// Whether the bridge wants to see questions about neighbours.
+    asks: bool,
 }
 
 impl Path<'_> {
@@ -150,7 +179,7 @@ impl Path<'_> {
         if to.is_reserved_group() {
             return Err(DropReason::ReservedGroup);
         }
-        let admitted = self.port.vlan.admit(bytes)?;
+        let admitted = self.vlan.as_ref().unwrap_or(&self.port.vlan).admit(bytes)?;
         if let Some(secure) = &self.port.secure {
             let type_at = admitted.payload_type_at();
             finish_stray_checksum(rx, slot.into(), type_at)?;
@@ -164,13 +193,15 @@ impl Path<'_> {
         let fdb = &self.bridge.fdb;
         let source = fdb.prepare(FdbKey::new(admitted.vlan, from));
         let destination = fdb.prepare(FdbKey::new(admitted.vlan, to));
-        Ok(Pending { slot, admitted, source, destination, to, packet: packet as u32 })
+        let here = Dest { port: self.ingress, remote: rx.frame(slot.into()).remote };
+        Ok(Pending { slot, admitted, here, source, destination, to, packet: packet as u32 })
     }
 
-    /// Learns where the senders are; turns away those that a locked port or a sticky entry does not let in.
+    /// Learns where the senders are; turns away those that a locked port, a sticky entry or a station held elsewhere
+    /// does not let in.
     #[inline]
     fn learn<O: Observer>(&self, pending: &mut Vec<Pending>, seen: &mut O) {
-        if !self.port.learning && !self.port.locked {
+        if !self.learning && !self.port.locked {
             return;
         }
         pending.retain(|frame| match self.learn_one(frame, seen) {
@@ -188,30 +219,35 @@ impl Path<'_> {
         if self.port.locked && fdb.lookup_hashed(&frame.source).is_none_or(|dest| dest.port != self.ingress) {
             return Err(DropReason::Locked);
         }
-        if !self.port.learning {
+        if !self.learning {
             return Ok(());
         }
-        let here = Dest::port(self.ingress);
         let learned = if O::DRY {
             self.foresee(frame)
         } else {
-            fdb.learn_hashed(&frame.source, here, self.port.mac_limit, self.env.now)
+            fdb.learn_hashed(&frame.source, frame.here, self.port.mac_limit, self.env.now)
         };
         seen.observe(frame.slot, Step::Learned(learned));
         match learned {
             Learn::Refused(LearnRefusal::Sticky) => Err(DropReason::StickyViolation),
-            // A refused address is forwarded all the same: it is unknown, not unwelcome.
+            // It came round a loop, or from one of two with the address; forwarded, the loop would go on.
+            Learn::Refused(LearnRefusal::Damped) => Err(DropReason::MacDamped),
+            // What a tenant's own limit refuses is more than it was given.
+            Learn::Refused(LearnRefusal::PortLimit) if self.port.secure.is_some() => {
+                Err(DropReason::SecureMacLimit)
+            }
+            // Another refused address is forwarded all the same: it is unknown, not unwelcome.
             Learn::Known | Learn::New | Learn::Moved { .. } | Learn::Refused(_) => Ok(()),
         }
     }
 
     fn foresee(&self, frame: &Pending) -> Learn {
-        Foresight::of(&self.bridge.fdb, &frame.source, Dest::port(self.ingress), self.port.mac_limit)
+        Foresight::of(&self.bridge.fdb, &frame.source, frame.here, self.port.mac_limit)
     }
 
     /// Whether the entry that the lookup finds is the one that this very frame makes, and that a dry run has not made.
     fn is_for_its_sender(&self, frame: &Pending) -> bool {
-        self.port.learning
+        self.learning
             && frame.source.key() == frame.destination.key()
             && !matches!(self.foresee(frame), Learn::Refused(_))
     }
@@ -220,6 +256,9 @@ impl Path<'_> {
     #[inline]
     fn plan<O: Observer>(&self, rx: &mut Batch, pending: &[Pending], tx: &mut TxPlan, seen: &mut O) {
         for frame in pending {
+            if self.asks && self.answer(frame, rx, tx, seen) {
+                continue;
+            }
             let planned = match self.classify::<O>(frame) {
                 Ok(dest) => {
                     seen.observe(frame.slot, Step::Found(dest));
@@ -243,7 +282,7 @@ impl Path<'_> {
             return Err(if frame.to.is_broadcast() { Class::Broadcast } else { Class::Multicast });
         }
         if O::DRY && self.is_for_its_sender(frame) {
-            return Ok(Dest::port(self.ingress));
+            return Ok(frame.here);
         }
         self.bridge.fdb.lookup_hashed(&frame.destination).ok_or(Class::UnknownUnicast)
     }
@@ -265,8 +304,20 @@ impl Path<'_> {
         if egress.isolated && self.port.isolated {
             return Err(DropReason::Isolated);
         }
+        if egress.tunnel.is_some() && self.port.tunnel.is_some() {
+            return Err(DropReason::SplitHorizon);
+        }
         let tagged = egress.vlan.tags(frame.admitted.vlan).ok_or(DropReason::DestinationNotMember)?;
-        self.egress(dest.port, egress, tagged, frame, rx, tx, seen);
+        match &egress.tunnel {
+            None => self.egress(dest.port, egress, tagged, frame, rx, tx, seen),
+            Some(tunnel) => {
+                let exit = Exit { port: dest.port, egress, tunnel, tagged };
+                match &dest.remote {
+                    Some(remote) => self.encap(&exit, std::slice::from_ref(remote), frame, rx, tx, seen),
+                    None => self.encap(&exit, &tunnel.flood, frame, rx, tx, seen),
+                }
+            }
+        }
         Ok(())
     }
 
@@ -287,10 +338,17 @@ impl Path<'_> {
             if !self.floods_to(member, class) {
                 continue;
             }
-            if let Some(egress) = self.env.snapshot.port(member.port) {
-                reached = true;
-                self.egress(member.port, egress, member.tagged, frame, rx, tx, seen);
+            let Some(egress) = self.env.snapshot.port(member.port) else { continue };
+            match &egress.tunnel {
+                None => self.egress(member.port, egress, member.tagged, frame, rx, tx, seen),
+                // Split horizon: every site has been sent its own copy by the site the frame came from.
+                Some(_) if self.port.tunnel.is_some() => continue,
+                Some(tunnel) => {
+                    let exit = Exit { port: member.port, egress, tunnel, tagged: member.tagged };
+                    self.flood_through(&exit, frame, rx, tx, seen);
+                }
             }
+            reached = true;
         }
         if reached { Ok(()) } else { Err(DropReason::NoMember) }
     }
@@ -339,10 +397,11 @@ impl Path<'_> {
                 Err(reason) => return self.refuse(frame.slot, port, egress, reason, seen),
             }
         }
-        let out = TxFrame { slot: frame.slot, split, port, rewrite };
+        let out = TxFrame { slot: frame.slot, split, port, rewrite, hop: None };
         tx.push(out);
         seen.observe(frame.slot, Step::Planned { vlan: frame.admitted.vlan, tagged, out });
     }
+
     /// Counts a copy that does not leave.
     #[cold]
     fn refuse<O: Observer>(&self, slot: u8, port: PortIdx, egress: &Port, reason: DropReason, seen: &mut O) {
@@ -367,13 +426,19 @@ fn finish_stray_checksum(rx: &mut Batch, slot: usize, type_at: usize) -> Result<
     Ok(())
 }
 
-/// Octets behind the Ethernet header of a frame whose type stands at `type_at`; a further tag there is no part of the packet,
-/// as tags do not count against an MTU.
+/// Where the packet of a frame begins whose type stands at `type_at`; a further tag there is no part of it, as tags do not count
+/// against an MTU.
 #[inline]
-fn packet_len(frame: &[u8], type_at: usize) -> usize {
+fn packet_at(frame: &[u8], type_at: usize) -> usize {
     let tag = match frame.get(type_at..type_at + 2) {
         Some(&[a, b]) if EtherType(u16::from_be_bytes([a, b])).is_tag() => TAG_LEN,
         _ => 0,
     };
-    frame.len().saturating_sub(type_at + 2 + tag)
+    type_at + 2 + tag
+}
+
+/// Octets of the packet of such a frame.
+#[inline]
+fn packet_len(frame: &[u8], type_at: usize) -> usize {
+    frame.len().saturating_sub(packet_at(frame, type_at))
 }

@@ -1,4 +1,5 @@
-//! A userspace software switch for Linux: TAP ports, VLAN-aware learning bridges, and the daemon `tapwayd` around them.
+//! A userspace software switch for Linux: TAP ports, VLAN-aware learning bridges, VXLAN and Geneve tunnels, and the daemon
+//! `tapwayd` around them.
 //!
 //! Three nouns carry it. A [`Batch`](frame::Batch) is what one receive brings, a [`Snapshot`](snapshot::Snapshot) is one
 //! state of the switch, and a [`TxPlan`](forward::TxPlan) says what leaves where. [`forward`](forward::forward) makes the
@@ -15,7 +16,7 @@
 //!     │
 //!  pure      forward ─ snapshot ─┬ bridge                   no I/O, no clock, no threads, no log
 //!                                ├ fdb
-//!                                └ offload ─ frame
+//!                                └ overlay ─ offload ─ frame
 //!            wire, tick, index, counters: leaves that all use
 //! ```
 //!
@@ -27,16 +28,17 @@
 //! | [`counters`] | drop reasons, and what a port counts |
 //! | [`frame`] | the memory of a batch, and the offload state of a frame |
 //! | [`fdb`] | which station is behind which port |
-//! | [`bridge`] | who may talk to whom: VLANs, members, source security, storm limits |
-//! | [`offload`] | finishing checksums and splitting super-frames in software |
+//! | [`bridge`] | who may talk to whom: VLANs, members, source security, storm limits; who answers for a neighbour |
+//! | [`overlay`] | what a tunnel puts around a frame and takes off, the table of remotes, and the switch as a host on an uplink |
+//! | [`offload`] | finishing checksums, splitting super-frames and merging segments in software |
 //! | [`snapshot`] | the compiled state that the path reads |
 //! | [`forward`](mod@forward) | the order of the steps, and the plan |
 //! | [`clock`] | reading the time |
 //! | [`sys`] | system calls, one safe function each |
 //! | [`netns`] | how a network namespace is named |
-//! | [`netlink`] | kernel devices: links and addresses |
+//! | [`netlink`] | kernel devices: links, addresses and routes |
 //! | [`port`] | descriptors, what was negotiated with the kernel, and what its errors mean |
-//! | [`worker`] | the loop: receive, forward, send |
+//! | [`worker`] | the loop: receive, decapsulate, forward, send |
 //! | [`config`] | the words of operators: parsed, checked, compared |
 //! | [`api`] | requests and replies, shared with `tapwayctl` |
 //! | [`engine`] | everything that can change, and the order in which it does |
@@ -48,7 +50,7 @@
 //!
 //! 1. [`forward`](mod@forward): a frame's life on one screen.
 //! 2. [`bridge`], [`fdb`] and [`offload`]: what its steps ask.
-//! 3. [`worker`] and [`port`]: where batches come from and plans go to.
+//! 3. [`worker`] and [`port`]: where batches come from and plans go to. [`overlay`]: what tunnels add.
 //! 4. [`engine`]: how a change is made under traffic.
 //! 5. [`config`], [`api`] and [`server`]: how it is asked for.
 //!
@@ -71,6 +73,7 @@ pub mod index;
 pub mod netlink;
 pub mod netns;
 pub mod offload;
+pub mod overlay;
 pub mod port;
 pub mod server;
 pub mod snapshot;

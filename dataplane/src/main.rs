@@ -29,6 +29,9 @@ struct Arguments {
     /// Worker threads, 1 to 64 [default: one a processor, at most 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: Option<u16>,
+    /// Put kernel devices back that somebody has changed or deleted
+    #[arg(long)]
+    enforce: bool,
     /// What to log: error, warn, info, debug, or a tracing filter
     #[arg(long, value_name = "FILTER", default_value = "info", value_parser = filter)]
     log: EnvFilter,
@@ -49,8 +52,8 @@ fn main() -> ExitCode {
         .init();
     let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let workers = arguments.workers.map_or(processors.min(MOST_DEFAULT_WORKERS), usize::from);
-    let Arguments { config, socket, state_dir, .. } = arguments;
-    match daemon::run(&Settings { socket, config, state_dir, workers }) {
+    let Arguments { config, socket, state_dir, enforce, .. } = arguments;
+    match daemon::run(&Settings { socket, config, state_dir, workers, enforce }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tapwayd: {error}");

@@ -11,7 +11,7 @@ use crate::sys::netns;
 const NAMED: [&str; 2] = ["/run/netns", "/var/run/netns"];
 
 /// A network namespace, as in `--netns NAME|PID|PATH`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Netns {
     /// One that `ip netns add` made.

@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use crate::{
-    bridge::{Members, Secure, Storm, VlanMode},
+    bridge::{Members, Neighbours, Secure, Storm, VlanMode},
     counters::PortStats,
     fdb::Fdb,
     frame::Caps,
-    index::{BridgeIdx, PortIdx},
+    index::{BridgeIdx, PortIdx, VtepIdx},
+    overlay::{Remotes, Tunnel, Uplink, Vtep},
 };
 
 /// What the packet path knows of a port.
@@ -42,8 +43,31 @@ pub struct Port {
     pub storm: Option<Arc<Storm>>,
     /// The only source addresses that enter by it.
     pub secure: Option<Arc<Secure>>,
+    /// Where it leads, where it is a tunnel.
+    pub tunnel: Option<Arc<Tunnel>>,
+    /// Limit on flooded frames that leave by it, where it is a tunnel.
+    pub bum: Option<Arc<Storm>>,
+    /// What is behind it, where it is an uplink; it belongs to no bridge then.
+    pub uplink: Option<Arc<UplinkEnd>>,
     /// Its counters.
     pub stats: Arc<PortStats>,
+}
+
+/// An uplink, and the local endpoints of tunnels whose packets it carries.
+#[derive(Debug)]
+pub struct UplinkEnd {
+    /// The uplink.
+    pub uplink: Uplink,
+    /// By the UDP port.
+    pub vteps: Box<[(u16, VtepIdx)]>,
+}
+
+impl UplinkEnd {
+    /// The endpoint at a UDP port.
+    #[inline]
+    pub fn vtep(&self, port: u16) -> Option<VtepIdx> {
+        self.vteps.iter().find(|(at, _)| *at == port).map(|(_, vtep)| *vtep)
+    }
 }
 
 impl Port {
@@ -63,6 +87,9 @@ impl Port {
             caps: Caps::ALL,
             storm: None,
             secure: None,
+            tunnel: None,
+            bum: None,
+            uplink: None,
             stats: Arc::new(PortStats::new(workers)),
         }
     }
@@ -81,6 +108,8 @@ pub struct Bridge {
     pub fdb: Arc<Fdb>,
     /// Who is in its VLANs.
     pub members: Members,
+    /// The addresses for which it answers.
+    pub neighbours: Arc<Neighbours>,
 }
 
 /// One state of the whole switch.
@@ -92,6 +121,10 @@ pub struct Snapshot {
     pub bridges: Vec<Option<Arc<Bridge>>>,
     /// By [`PortIdx`].
     pub ports: Vec<Option<Port>>,
+    /// By [`VtepIdx`]; unchanged ones are shared with the snapshot before.
+    pub vteps: Vec<Option<Arc<Vtep>>>,
+    /// The far ends of all tunnels; it outlives snapshots.
+    pub remotes: Arc<Remotes>,
 }
 
 impl Snapshot {
@@ -105,5 +138,11 @@ impl Snapshot {
     #[inline]
     pub fn bridge(&self, idx: BridgeIdx) -> Option<&Bridge> {
         self.bridges.get(idx.at())?.as_deref()
+    }
+
+    /// The local endpoint at `idx`, if there is one.
+    #[inline]
+    pub fn vtep(&self, idx: VtepIdx) -> Option<&Vtep> {
+        self.vteps.get(idx.at())?.as_deref()
     }
 }

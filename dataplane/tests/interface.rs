@@ -6,10 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 use tapway_dataplane::{
     api::{
-        BridgeView, Call, DESCRIPTION, DropView, FdbCounts, FdbView, Plan, PlanStep, PortStatsView, PortView,
-        Refusal, Reply, Request, Status, Trace, TraceOutput, TraceStep, Traffic, WorkerView,
+        BridgeView, Call, DESCRIPTION, DeviceSeen, DeviceView, DropView, Event, FdbCounts, FdbView,
+        NeighView, Plan, PlanStep, PortStatsView, PortView, Refusal, RemoteView, Reply, Request, Status,
+        Trace, TraceOutput, TraceStep, Traffic, UplinkView, WorkerView,
     },
-    config::{BridgeSpec, FdbSpec, Mistake, OnOff, PortSpec, PortType, Seconds, Topology},
+    config::{
+        BridgeSpec, DeviceSpec, FdbSpec, Mistake, NeighSpec, OnOff, PortSpec, PortType, Seconds, Topology,
+        UplinkSpec,
+    },
 };
 
 /// A type of the interface description language.
@@ -182,7 +186,25 @@ const PORT: &str = r#"{ "type": "tap", "access": 10, "trunk": "20-29", "native":
     "flood": true, "bcast_flood": true, "mcast_flood": true, "hairpin": false, "isolated": false, "locked": false,
     "mac_limit": 5, "storm_limit": 6, "mtu": 9000, "admin": "up", "secure": "mac=02:00:00:00:00:01,ip=198.51.100.1",
     "ifname": "eth0", "netns": "blue", "address": ["198.51.100.1/24"], "mac": "02:00:00:00:00:01", "queues": 2,
-    "persist": true, "offload": true }"#;
+    "persist": true, "offload": true, "driver": "packet", "qdisc_bypass": true, "path": "/run/vm1", "listen": true,
+    "connect": false, "peer_path": "/run/vm2", "server": true, "client": false, "vni": 7, "vlan_vni": { "10": 1010 }, "local": "198.51.100.1",
+    "remote": ["198.51.100.2"], "group": "239.1.1.1", "underlay_dev": "eth0", "dst_port": 4790, "src_port": "1-2",
+    "ttl": "inherit", "tos": "8", "df": "inherit", "udp_csum": false, "udp6_zero_csum_rx": true, "remote_check": true,
+    "bum_limit": 7, "gbp": true, "gbp_id": 8, "reserved": "drop", "option": ["0102:80:00001111"] }"#;
+
+const DEVICE: &str = r#"{ "name": "v0", "type": "veth", "netns": "blue", "create_netns": true, "mac": "02:00:00:00:00:01",
+    "mtu": 9000, "address": ["198.51.100.1/24"], "master": "kbr", "up": true, "route": ["default via 198.51.100.2"],
+    "sysctl": ["ipv4.forwarding=1"],
+    "peer": { "name": "eth0", "netns": "c1", "address": ["198.51.100.2/24"], "mac": "02:00:00:00:00:02" },
+    "parent": "eth0", "link_netns": "c1", "mode": "l2", "flag": "vepa", "id": 7, "protocol": "802.1ad", "local": "198.51.100.1", "remote": "198.51.100.2",
+    "group": "239.1.1.1", "dev": "eth0", "dstport": 4789, "ttl": "inherit", "tos": "8", "learning": false, "udpcsum": false,
+    "external": true, "fdb": ["02:00:00:00:00:07 dst 198.51.100.2 vni 8"], "stp": true, "ageing": "300s", "vlan_filtering": true, "mcast_snooping": false, "owner": 1000,
+    "queues": 2, "vnet_hdr": true, "persistent": false }"#;
+
+const UPLINK: &str = r#"{ "name": "up0", "address": "198.51.100.1/30", "gateway": "198.51.100.2", "ifname": "vtep0",
+    "netns": "blue", "mac": "02:00:00:00:00:01", "mtu": 9000, "queues": 2, "offload": true }"#;
+
+const NEIGH: &str = r#"{ "ip": "2001:db8::7", "mac": "02:00:00:00:00:07", "bridge": "br0", "vlan": 10 }"#;
 
 fn with(mut object: Value, more: Value) -> Value {
     object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -192,11 +214,16 @@ fn with(mut object: Value, more: Value) -> Value {
 /// A call of every method with every parameter.
 fn calls() -> BTreeMap<&'static str, Value> {
     let port: Value = serde_json::from_str(PORT).unwrap();
-    let bridge = json!({ "name": "br0", "ageing": "300s", "fdb_limit": 10 });
+    let bridge =
+        json!({ "name": "br0", "ageing": "300s", "fdb_limit": 10, "move_limit": 3, "neigh_snoop": true });
     let name = json!({ "name": "x" });
     let interval = json!({ "interval_ms": 1000 });
     let entry = json!({ "mac": "02:00:00:00:00:07", "bridge": "br0", "vlan": 10 });
     let some = json!({ "bridge": "br0", "port": "vm1", "vlan": 10 });
+    let remote = json!({ "port": "vm1", "remote": "198.51.100.2" });
+    let device: Value = serde_json::from_str(DEVICE).unwrap();
+    let mut device_set = with(device.clone(), json!({ "unset": ["mtu"] }));
+    device_set.as_object_mut().unwrap().remove("type");
     BTreeMap::from([
         ("Status", interval.clone()),
         ("BridgeAdd", bridge.clone()),
@@ -208,15 +235,30 @@ fn calls() -> BTreeMap<&'static str, Value> {
         ("PortDel", name.clone()),
         ("PortList", interval.clone()),
         ("PortShow", name),
-        ("FdbAdd", with(entry.clone(), json!({ "port": "vm1", "sticky": true }))),
+        ("FdbAdd", with(entry.clone(), json!({ "port": "vm1", "remote": "198.51.100.2", "sticky": true }))),
         ("FdbDel", entry),
         ("FdbList", with(some.clone(), json!({ "cursor": 5, "limit": 6 }))),
         ("FdbFlush", some),
+        ("RemoteAdd", remote.clone()),
+        ("RemoteDel", remote),
+        ("RemoteList", json!({ "port": "vm1" })),
+        ("NeighAdd", serde_json::from_str(NEIGH).unwrap()),
+        ("NeighDel", json!({ "ip": "198.51.100.7", "bridge": "br0", "vlan": 10 })),
+        ("NeighList", json!({ "bridge": "br0" })),
+        ("DeviceAdd", device.clone()),
+        ("DeviceSet", device_set),
+        ("DeviceDel", json!({ "name": "v0" })),
+        ("DeviceList", json!({})),
+        ("DeviceShow", json!({ "name": "v0" })),
+        ("UplinkAdd", serde_json::from_str(UPLINK).unwrap()),
+        ("UplinkDel", json!({ "name": "up0" })),
+        ("UplinkList", json!({})),
         ("Apply", json!({ "topology": "", "dry_run": true, "prune": true })),
         ("Export", json!({})),
         ("Diff", json!({ "topology": "" })),
         ("Stats", with(interval.clone(), json!({ "port": "vm1" }))),
-        ("Drops", with(interval, json!({ "port": "vm1" }))),
+        ("Drops", with(interval.clone(), json!({ "port": "vm1" }))),
+        ("Monitor", with(interval, json!({ "after": 7 }))),
         ("Trace", json!({ "port": "vm1", "frame": "0200", "vlan": 10 })),
     ])
 }
@@ -255,11 +297,15 @@ fn every_request_is_a_method_with_the_same_parameters() {
 fn views() -> Vec<(&'static str, Reply)> {
     let traffic = Traffic { frames: 1, bytes: 64 };
     let on = OnOff(true);
+    // The keys of a tunnel under the names of a view, and what the daemon adds.
+    let mut tunnel: Value = serde_json::from_str(PORT).unwrap();
+    tunnel["remotes"] = tunnel["remote"].clone();
+    tunnel = with(tunnel, json!({ "inner_mtu": 1450, "via": "uplink up0" }));
     let port = PortView {
         name: "vm1".parse().unwrap(),
         bridge: "br0".parse().unwrap(),
         kind: PortType::Tap,
-        ifname: "eth0".to_owned(),
+        ifname: Some("eth0".to_owned()),
         netns: Some("blue".parse().unwrap()),
         mac: Some("02:00:00:00:00:01".parse().unwrap()),
         mtu: 1500,
@@ -269,7 +315,7 @@ fn views() -> Vec<(&'static str, Reply)> {
         reason: Some("its interface is gone".to_owned()),
         queues: 2,
         offload: vec!["csum".to_owned()],
-        persist: on,
+        persist: Some(on),
         access: Some(10.try_into().unwrap()),
         trunk: Some("10-20".parse().unwrap()),
         native: Some(10.try_into().unwrap()),
@@ -284,6 +330,8 @@ fn views() -> Vec<(&'static str, Reply)> {
         mac_limit: 5,
         storm_limit: 6,
         secure: Some("mac=02:00:00:00:00:01".parse().unwrap()),
+        vm: serde_json::from_value(tunnel.clone()).unwrap(),
+        tunnel: serde_json::from_value(tunnel).unwrap(),
         macs: 1,
         rx: traffic,
         tx: traffic,
@@ -297,7 +345,14 @@ fn views() -> Vec<(&'static str, Reply)> {
         changes: some(),
     };
     let plan = Reply::Plan(Plan {
-        steps: vec![step("+", "bridge"), step("~", "port"), step("-", "fdb")],
+        steps: vec![
+            step("+", "bridge"),
+            step("~", "port"),
+            step("-", "fdb"),
+            step("-", "uplink"),
+            step("+", "device"),
+            step("~", "neigh"),
+        ],
         applied: true,
     });
     let entry = FdbView {
@@ -308,13 +363,20 @@ fn views() -> Vec<(&'static str, Reply)> {
         remote: Some("198.51.100.2".parse().unwrap()),
         kind: "sticky".to_owned(),
         age_s: 5,
+        damped: true,
     };
     let options: Value = serde_json::from_str(PORT).unwrap();
     let topology = Topology {
         bridge: vec![BridgeSpec {
             name: "br0".parse().unwrap(),
-            options: serde_json::from_value(json!({ "ageing": "300s", "fdb_limit": 10 })).unwrap(),
+            options: serde_json::from_value(
+                json!({ "ageing": "300s", "fdb_limit": 10, "move_limit": 3, "neigh_snoop": true }),
+            )
+            .unwrap(),
         }],
+        device: vec![serde_json::from_str::<DeviceSpec>(DEVICE).unwrap()],
+        uplink: vec![serde_json::from_str::<UplinkSpec>(UPLINK).unwrap()],
+        neigh: vec![serde_json::from_str::<NeighSpec>(NEIGH).unwrap()],
         port: vec![PortSpec {
             name: "vm1".parse().unwrap(),
             bridge: "br0".parse().unwrap(),
@@ -325,6 +387,7 @@ fn views() -> Vec<(&'static str, Reply)> {
             bridge: "br0".parse().unwrap(),
             vlan: 10,
             port: "vm1".parse().unwrap(),
+            remote: Some("198.51.100.2".parse().unwrap()),
             sticky: true,
         }],
     };
@@ -339,6 +402,9 @@ fn views() -> Vec<(&'static str, Reply)> {
         name: "br0".parse().unwrap(),
         ageing: Seconds(300),
         fdb_limit: 10,
+        move_limit: 3,
+        neigh_snoop: on,
+        neighbours: 1,
         ports: 1,
         fdb: FdbCounts::default(),
     };
@@ -352,11 +418,60 @@ fn views() -> Vec<(&'static str, Reply)> {
             vlan: 10,
             tagged: true,
             remote: Some("198.51.100.2".parse().unwrap()),
-            vni: Some(1010),
+            vni: Some(1010.try_into().unwrap()),
         }],
     };
-    let drops = DropView {
+    let remote = RemoteView {
         port: "vm1".parse().unwrap(),
+        remote: "198.51.100.2".parse().unwrap(),
+        path_mtu: Some(1500),
+        learned: Some(3),
+    };
+    let neighbour = NeighView {
+        bridge: "br0".parse().unwrap(),
+        vlan: 10,
+        ip: "198.51.100.7".parse().unwrap(),
+        mac: "02:00:00:00:00:07".parse().unwrap(),
+        kind: "snooped".to_owned(),
+        age_s: 5,
+    };
+    let device = DeviceView {
+        name: "v0".parse().unwrap(),
+        kind: "veth".parse().unwrap(),
+        netns: Some("blue".parse().unwrap()),
+        state: "drifted".to_owned(),
+        drift: some(),
+        desired: serde_json::from_str(DEVICE).unwrap(),
+        observed: Some(DeviceSeen {
+            index: 7,
+            kind: "veth".to_owned(),
+            mac: Some("02:00:00:00:00:01".parse().unwrap()),
+            mtu: 1500,
+            address: vec!["198.51.100.1/24".parse().unwrap()],
+            master: Some("kbr".to_owned()),
+            up: true,
+            oper: "up".to_owned(),
+        }),
+    };
+    let uplink = UplinkView {
+        name: "up0".parse().unwrap(),
+        address: "198.51.100.1/30".parse().unwrap(),
+        gateway: Some("198.51.100.2".parse().unwrap()),
+        ifname: "vtep0".to_owned(),
+        netns: Some("blue".parse().unwrap()),
+        mac: Some("02:00:00:00:00:01".parse().unwrap()),
+        mtu: 1500,
+        oper: "down".to_owned(),
+        reason: Some("its interface is gone".to_owned()),
+        queues: 2,
+        offload: some(),
+        rx: traffic,
+        tx: traffic,
+        drops: BTreeMap::from([("runt".to_owned(), 1)]),
+    };
+    let drops = DropView {
+        port: Some("vm1".parse().unwrap()),
+        vtep: Some("vxlan 198.51.100.1:4789".to_owned()),
         reason: "runt".to_owned(),
         frames: 1,
         what: "w".to_owned(),
@@ -377,6 +492,20 @@ fn views() -> Vec<(&'static str, Reply)> {
         ("FdbDel", changed()),
         ("FdbList", Reply::Fdb { entries: vec![entry], next: Some(5) }),
         ("FdbFlush", Reply::Flushed { flushed: 3 }),
+        ("RemoteAdd", changed()),
+        ("RemoteDel", changed()),
+        ("RemoteList", Reply::Remotes { remotes: vec![remote] }),
+        ("NeighAdd", changed()),
+        ("NeighDel", changed()),
+        ("NeighList", Reply::Neighbours { neighbours: vec![neighbour] }),
+        ("DeviceAdd", changed()),
+        ("DeviceSet", changed()),
+        ("DeviceDel", changed()),
+        ("DeviceList", Reply::Devices { devices: vec![device.clone()] }),
+        ("DeviceShow", Reply::Device { device: Box::new(device) }),
+        ("UplinkAdd", changed()),
+        ("UplinkDel", changed()),
+        ("UplinkList", Reply::Uplinks { uplinks: vec![uplink] }),
         ("Apply", plan.clone()),
         ("Export", Reply::Exported { topology: String::new(), config: topology }),
         ("Diff", plan),
@@ -392,6 +521,18 @@ fn views() -> Vec<(&'static str, Reply)> {
             },
         ),
         ("Drops", Reply::Drops { drops: vec![drops] }),
+        (
+            "Monitor",
+            Reply::Events {
+                events: vec![Event {
+                    uptime_s: 7,
+                    kind: "device".to_owned(),
+                    name: "v0".to_owned(),
+                    text: "it is repaired".to_owned(),
+                }],
+                next: 8,
+            },
+        ),
         ("Trace", Reply::Trace(trace)),
     ]
 }

@@ -1,4 +1,5 @@
-//! Switches in the test's own process: ports in memory, a clock that moves when it is told to, cables from port to port.
+//! Switches in the test's own process: ports in memory, a clock that moves when it is told to, cables from port to port, and an underlay
+//! for their tunnels.
 //!
 //! ```text
 //!   host ── p1 ┤ switch 0 ├ up ══cable══ down ┤ switch 1 ├ p1 ── host
@@ -19,7 +20,7 @@ use tapway_dataplane::{
     clock::Clock,
     engine::{Engine, MemoryBackend, Opener, Options},
     frame::{Caps, Offload},
-    port::{MemoryPeer, tap::Features},
+    port::{MemoryPeer, tap::Features, underlay::MemoryNet},
 };
 
 /// More turns than any network of these tests needs: frames that still travel then go round in circles.
@@ -40,28 +41,37 @@ pub struct Switch {
 }
 
 impl Switch {
-    /// A switch of `workers` workers whose ports have as many queues and take what `caps` says of their name.
-    pub fn new(clock: &Clock, workers: usize, caps: impl Fn(&str) -> Caps + Send + 'static) -> Self {
+    /// A switch of `workers` workers whose ports have as many queues and take what `caps` says of their name. Its tunnels are on
+    /// `underlay`.
+    pub fn new(
+        clock: &Clock,
+        workers: usize,
+        underlay: MemoryNet,
+        caps: impl Fn(&str) -> Caps + Send + 'static,
+    ) -> Self {
         let peers = Peers::default();
         let refuse = Arc::new(Mutex::new(None::<usize>));
         let (open_peers, open_refuse) = (Arc::clone(&peers), Arc::clone(&refuse));
-        let opener = Opener::with(move |spec, queues| {
-            if let Some(left) = open_refuse.lock().unwrap().as_mut() {
-                *left = left.wrapping_sub(1);
-                if *left == usize::MAX {
-                    return Err("no more of these".into());
+        let opener = Opener::simulated(
+            move |spec, queues| {
+                if let Some(left) = open_refuse.lock().unwrap().as_mut() {
+                    *left = left.wrapping_sub(1);
+                    if *left == usize::MAX {
+                        return Err("no more of these".into());
+                    }
                 }
-            }
-            let (mut opened, first) = MemoryBackend::open(caps(spec.name.as_str()));
-            let mut ends = vec![first];
-            for _ in 1..queues {
-                let (more, end) = MemoryBackend::open(caps(spec.name.as_str()));
-                opened.queues.extend(more.queues);
-                ends.push(end);
-            }
-            open_peers.lock().unwrap().insert(spec.name.to_string(), ends);
-            Ok(opened)
-        });
+                let (mut opened, first) = MemoryBackend::open(caps(spec.name.as_str()));
+                let mut ends = vec![first];
+                for _ in 1..queues {
+                    let (more, end) = MemoryBackend::open(caps(spec.name.as_str()));
+                    opened.queues.extend(more.queues);
+                    ends.push(end);
+                }
+                open_peers.lock().unwrap().insert(spec.name.to_string(), ends);
+                Ok(opened)
+            },
+            underlay,
+        );
         let features = Features::default();
         let engine = Engine::start(Options {
             workers,
@@ -153,10 +163,19 @@ impl Switch {
 
     /// All drops of a port.
     pub fn drops(&mut self, port: &str) -> BTreeMap<String, u64> {
-        match self.ask("Drops", json!({ "port": port })).unwrap() {
-            Reply::Drops { drops } => drops.into_iter().map(|d| (d.reason, d.frames)).collect(),
-            other => panic!("Drops answered {other:?}"),
-        }
+        self.drops_where(json!({ "port": port }))
+    }
+
+    /// All drops of all ports and endpoints.
+    pub fn all_drops(&mut self) -> BTreeMap<String, u64> {
+        self.drops_where(json!({}))
+    }
+
+    fn drops_where(&mut self, parameters: Value) -> BTreeMap<String, u64> {
+        let Reply::Drops { drops } = self.ask("Drops", parameters).unwrap() else { panic!("no drops") };
+        let mut sums = BTreeMap::new();
+        drops.into_iter().for_each(|d| *sums.entry(d.reason).or_default() += d.frames);
+        sums
     }
 
     /// What the switch says it would do with a frame.
@@ -193,6 +212,8 @@ pub struct Network {
     clock: Clock,
     pub switches: Vec<Switch>,
     cables: Vec<[(usize, String); 2]>,
+    /// What all tunnels send by.
+    pub underlay: MemoryNet,
 }
 
 impl Network {
@@ -204,8 +225,10 @@ impl Network {
     /// `count` switches of `workers` workers, whose ports take what `caps` says of their name.
     pub fn with(count: usize, workers: usize, caps: impl Fn(&str) -> Caps + Send + Clone + 'static) -> Self {
         let clock = Clock::stopped();
-        let switches = (0..count).map(|_| Switch::new(&clock, workers, caps.clone())).collect();
-        Self { clock, switches, cables: Vec::new() }
+        let underlay = MemoryNet::new();
+        let switches =
+            (0..count).map(|_| Switch::new(&clock, workers, underlay.clone(), caps.clone())).collect();
+        Self { clock, switches, cables: Vec::new(), underlay }
     }
 
     /// One switch with a bridge and these ports.
@@ -251,11 +274,18 @@ impl Network {
         self.send(0, port, frame).into_iter().map(|(_, port, _)| port).collect()
     }
 
-    /// Lets the switches work and carries frames along the cables until nothing moves; what arrives at hosts.
+    /// Lets the switches work and carries frames along the cables and through the underlay until nothing moves; what arrives at
+    /// hosts.
     pub fn run(&mut self) -> Vec<Arrived> {
-        for _ in 0..TURNS {
+        assert!(self.comes_to_rest(TURNS), "frames go round in circles");
+        self.arrived()
+    }
+
+    /// The same for so many turns at most; whether nothing moves any more.
+    pub fn comes_to_rest(&mut self, turns: usize) -> bool {
+        for _ in 0..turns {
             self.switches.iter_mut().for_each(|s| s.engine.run_inline());
-            let mut moved = false;
+            let mut moved = self.underlay.waiting() > 0;
             for [a, b] in &self.cables {
                 for (from, to) in [(a, b), (b, a)] {
                     let to = self.switches[to.0].end(&to.1, 0);
@@ -266,10 +296,10 @@ impl Network {
                 }
             }
             if !moved {
-                return self.arrived();
+                return true;
             }
         }
-        panic!("frames go round in circles");
+        false
     }
 
     fn arrived(&self) -> Vec<Arrived> {

@@ -31,10 +31,16 @@ use std::{
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 pub(crate) mod frame;
+pub(crate) mod kernel_vtep;
+pub(crate) mod monitor;
+pub(crate) mod ovs;
 pub(crate) mod packet;
+pub(crate) mod pattern;
 pub(crate) mod random;
 pub(crate) mod switch;
 pub(crate) mod traffic;
+pub(crate) mod underlay;
+pub(crate) mod vtep;
 
 /// A private world: a namespace for the switch, and as many hosts as the test asks for.
 #[derive(Debug)]
@@ -63,35 +69,28 @@ impl Net {
 
     /// A new host, with its loopback interface up.
     pub(crate) fn host(&self, name: &str) -> Host {
-        Host::unshare(name).unwrap_or_else(|e| panic!("host {name}: no new namespace: {e}"))
-    }
-
-    /// Makes a bridge of the kernel in [`home`](Self::home), without STP and without IPv6 of its own.
-    ///
-    /// Netfilter is kept away from bridged frames: where `br_netfilter` is loaded it judges them as a router would, and
-    /// drops what a bridge has to carry (an IPv4 header with a wrong checksum, for one).
-    pub(crate) fn kernel_bridge(&self, bridge: &str) {
-        for family in ["ip", "ip6", "arp"] {
-            self.home.sysctl(&format!("net/bridge/bridge-nf-call-{family}tables"), "0");
+        let host = Host::unshare(name).unwrap_or_else(|e| panic!("host {name}: no new namespace: {e}"));
+        // A host that has been up for long has its link-local addresses, and forwards over IPv6, which it does not for the two seconds of
+        // duplicate address detection.
+        for conf in ["all", "default"] {
+            host.sysctl(&format!("net/ipv6/conf/{conf}/accept_dad"), "0");
         }
-        self.home.ip(&format!("link add name {bridge} type bridge stp_state 0 mcast_snooping 0"));
-        self.home.no_ipv6(bridge);
-        self.home.ip(&format!("link set dev {bridge} up"));
+        host
     }
 
-    /// A cable: `ifname` in `host`, and its other end `port` in [`home`](Self::home); both up, without addresses.
+    /// [`Host::kernel_bridge`] in [`home`](Self::home).
+    pub(crate) fn kernel_bridge(&self, bridge: &str) {
+        self.home.kernel_bridge(bridge);
+    }
+
+    /// [`Host::veth`] from [`home`](Self::home).
     pub(crate) fn veth(&self, port: &str, host: &Host, ifname: &str) {
-        let netns = host.path();
-        self.home.ip(&format!("link add name {port} type veth peer name {ifname} netns {}", netns.display()));
-        self.home.no_ipv6(port);
-        self.home.ip(&format!("link set dev {port} up"));
-        host.ip(&format!("link set dev {ifname} up"));
+        self.home.veth(port, host, ifname);
     }
 
-    /// [`veth`](Self::veth), and `port` is a port of the kernel's `bridge`.
+    /// [`Host::plug`] in [`home`](Self::home).
     pub(crate) fn plug(&self, bridge: &str, port: &str, host: &Host, ifname: &str) {
-        self.veth(port, host, ifname);
-        self.home.ip(&format!("link set dev {port} master {bridge}"));
+        self.home.plug(bridge, port, host, ifname);
     }
 }
 
@@ -145,11 +144,44 @@ impl Host {
 
     /// Runs `ip ARGS` here, where the answer may be no.
     pub(crate) fn try_ip(&self, args: &str) -> io::Result<String> {
-        let out = self.run(|| Command::new("ip").args(args.split_whitespace()).output())?;
+        self.command(Command::new("ip").args(args.split_whitespace()))
+    }
+
+    /// Runs a command here to its end. What it printed is the answer; its complaint is the error.
+    pub(crate) fn command(&self, command: &mut Command) -> io::Result<String> {
+        let out = self.run(|| command.output())?;
         if !out.status.success() {
             return Err(io::Error::other(String::from_utf8_lossy(&out.stderr).trim().to_owned()));
         }
         Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    }
+
+    /// Makes a bridge of the kernel here, without STP and without IPv6 of its own.
+    ///
+    /// Netfilter is kept away from bridged frames: where `br_netfilter` is loaded it judges them as a router would, and
+    /// drops what a bridge has to carry (an IPv4 header with a wrong checksum, for one).
+    pub(crate) fn kernel_bridge(&self, bridge: &str) {
+        for family in ["ip", "ip6", "arp"] {
+            self.sysctl(&format!("net/bridge/bridge-nf-call-{family}tables"), "0");
+        }
+        self.ip(&format!("link add name {bridge} type bridge stp_state 0 mcast_snooping 0"));
+        self.no_ipv6(bridge);
+        self.ip(&format!("link set dev {bridge} up"));
+    }
+
+    /// A cable: `ifname` in `other`, and its other end `port` here; both up, without addresses, `port` without IPv6.
+    pub(crate) fn veth(&self, port: &str, other: &Self, ifname: &str) {
+        let netns = other.path();
+        self.ip(&format!("link add name {port} type veth peer name {ifname} netns {}", netns.display()));
+        self.no_ipv6(port);
+        self.ip(&format!("link set dev {port} up"));
+        other.ip(&format!("link set dev {ifname} up"));
+    }
+
+    /// [`veth`](Self::veth), and `port` is a port of the kernel's `bridge`.
+    pub(crate) fn plug(&self, bridge: &str, port: &str, other: &Self, ifname: &str) {
+        self.veth(port, other, ifname);
+        self.ip(&format!("link set dev {port} master {bridge}"));
     }
 
     /// Gives `ifname` an address, usable at once (without duplicate address detection).
@@ -173,6 +205,14 @@ impl Host {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => panic!("host {}: {knob}: {e}", self.name),
         }
+    }
+
+    /// The MTU of an interface.
+    #[track_caller]
+    pub(crate) fn mtu(&self, ifname: &str) -> u32 {
+        let shown = self.ip(&format!("link show dev {ifname}"));
+        let mut words = shown.split_whitespace().skip_while(|word| *word != "mtu");
+        words.nth(1).and_then(|mtu| mtu.parse().ok()).unwrap_or_else(|| panic!("no MTU in {shown}"))
     }
 
     /// Whether this host has an interface called `ifname`.
@@ -225,6 +265,22 @@ pub(crate) fn skipped(reason: &str) {
     let test = thread::current().name().unwrap_or("test").to_owned();
     // `eprintln!` would be captured; if standard error is gone, there is nobody to tell.
     let _ = writeln!(io::stderr(), "{test}: skipped: {reason}");
+}
+
+/// Whether this is the guest that `tests/guest.rs` boots. A test for it returns where it is not, because the host's kernel may
+/// lack what it needs; a line says where it runs, and `tests/guest.rs` sees to it that it does.
+pub(crate) fn in_guest() -> bool {
+    let inside = emulated();
+    if !inside {
+        let test = thread::current().name().unwrap_or("test").to_owned();
+        let _ = writeln!(io::stderr(), "{test}: runs in the guest (tests/guest.rs)");
+    }
+    inside
+}
+
+/// Whether this is the guest, whose processors may be emulated, at a tenth of the speed: long transfers are shorter there.
+pub(crate) fn emulated() -> bool {
+    env::var_os("TAPWAY_TEST_GUEST").is_some_and(|v| v == "1")
 }
 
 /// Waits until `cond` holds; panics with `what` if it does not within `within`.

@@ -19,6 +19,9 @@ pub(crate) const VNET_HDR: usize = 10;
 /// The longest frame: a super-frame of 64 KiB with addresses, type and tags.
 const FRAME_MAX: usize = 65_536 + 64;
 
+/// Octets of frames, with what the kernel adds to each, that wait to be received.
+const RECEIVE_BUFFER: usize = 8 << 20;
+
 /// A socket that sends and receives whole frames at one interface.
 #[derive(Debug)]
 pub(crate) struct PacketSocket {
@@ -46,7 +49,10 @@ impl PacketSocket {
         if vnet {
             enable(fd, libc::PACKET_VNET_HDR)?;
         }
-        socket.set_recv_buffer_size(4 << 20)?;
+        // Room for what comes while the test is busy sending; root gets it beyond `net.core.rmem_max`, where a few super-frames fill it.
+        if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
+            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        }
         bind(fd, name_to_index(&socket, ifname)?)?;
         Ok(Self { socket, vnet })
     }
@@ -138,15 +144,24 @@ fn vlan_tag(control: &[u8]) -> Option<[u8; 4]> {
 }
 
 fn enable(fd: BorrowedFd<'_>, option: libc::c_int) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: setsockopt(2) reads `optlen` octets at `optval`, and `on` is that long and outlives the call.
+    set_option(fd, libc::SOL_PACKET, option, 1)
+}
+
+/// Sets a socket option whose value is an `int`.
+pub(super) fn set_option(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: setsockopt(2) reads `optlen` octets at `optval`, and `value` is that long and outlives the call.
     let rc = unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
-            libc::SOL_PACKET,
+            level,
             option,
-            ptr::from_ref(&on).cast(),
-            mem::size_of_val(&on) as libc::socklen_t,
+            ptr::from_ref(&value).cast(),
+            mem::size_of_val(&value) as libc::socklen_t,
         )
     };
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -14,7 +14,7 @@ use clap::Args;
 use tapway_dataplane::{
     api::{Control as _, PortView, Refusal, Reply, Request, Status},
     clock::Clock,
-    config::{BridgeSpec, PortName, PortOptions, PortSpec},
+    config::{BridgeSpec, FdbSpec, PortName, PortOptions, PortSpec},
     engine::{Engine, Opener, Options},
     port::tap::Features,
 };
@@ -42,10 +42,12 @@ struct SetPort {
 
 /// Reads `words` as `tapwayctl` would.
 #[track_caller]
-fn parse<T: Args>(words: &str) -> T {
+pub(crate) fn parse<T: Args>(words: &str) -> T {
     let command = T::augment_args(clap::Command::new("port").no_binary_name(true));
-    let matches =
-        command.try_get_matches_from(words.split_whitespace()).unwrap_or_else(|e| panic!("{words}: {e}"));
+    // A space that does not break a line stands inside a value.
+    let matches = command
+        .try_get_matches_from(words.split_ascii_whitespace())
+        .unwrap_or_else(|e| panic!("{words}: {e}"));
     T::from_arg_matches(&matches).unwrap_or_else(|e| panic!("{words}: {e}"))
 }
 
@@ -57,6 +59,12 @@ impl Switch {
             skipped(&format!("no TAP can be made here: /dev/net/tun: {e}"));
             return None;
         }
+        let switch = Self::at(&net, workers);
+        Some((net, switch))
+    }
+
+    /// A switch in the home of a world, perhaps after another.
+    pub(crate) fn at(net: &Net, workers: usize) -> Self {
         let (jobs, todo) = mpsc::channel::<Job>();
         let control = net.home().run(|| {
             let options = Options {
@@ -70,7 +78,7 @@ impl Switch {
             let engine = Engine::start(options).expect("an engine");
             thread::spawn(move || control(engine, &todo))
         });
-        Some((net, Self { jobs: Some(jobs), control: Some(control) }))
+        Self { jobs: Some(jobs), control: Some(control) }
     }
 
     /// Runs `f` on the control thread.
@@ -145,9 +153,21 @@ impl Switch {
         self.done(Request::PortDel { name: name.parse().expect("a name") });
     }
 
+    /// `tapwayctl fdb add WORDS`.
+    #[track_caller]
+    pub(crate) fn fdb(&self, words: &str) {
+        self.done(Request::FdbAdd(parse::<FdbSpec>(words)));
+    }
+
     /// `tapwayctl fdb flush`: whatever has been learned.
     pub(crate) fn flush(&self) {
         self.done(Request::FdbFlush { bridge: None, port: None, vlan: None });
+    }
+
+    /// `tapwayctl apply -f -`.
+    #[track_caller]
+    pub(crate) fn apply(&self, topology: &str) {
+        self.done(Request::Apply { topology: topology.to_owned(), dry_run: false, prune: false });
     }
 
     /// `tapwayctl port show NAME`.
@@ -155,6 +175,26 @@ impl Switch {
     pub(crate) fn show(&self, name: &str) -> PortView {
         match self.done(Request::PortShow { name: name.parse().expect("a name") }) {
             Reply::Port { port } => *port,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// `tapwayctl port add WORDS`, which is refused: the sentence.
+    #[track_caller]
+    pub(crate) fn refused(&self, words: &str) -> String {
+        match self.call(Request::PortAdd(Box::new(parse::<PortSpec>(words)))) {
+            Ok(reply) => panic!("{words} was granted: {reply:?}"),
+            Err(refusal) => refusal.to_string(),
+        }
+    }
+
+    /// Whether an address has been learned on a port.
+    #[track_caller]
+    pub(crate) fn knows(&self, port: &str) -> bool {
+        let port = Some(port.parse().expect("a name"));
+        let list = Request::FdbList { bridge: None, port, vlan: None, cursor: None, limit: None };
+        match self.done(list) {
+            Reply::Fdb { entries, .. } => !entries.is_empty(),
             other => panic!("{other:?}"),
         }
     }
@@ -167,10 +207,33 @@ impl Switch {
         }
     }
 
-    /// How often `port` has counted `reason`.
+    /// How many addresses have been learned behind `port`, or were put there.
+    pub(crate) fn fdb_of(&self, port: &str) -> usize {
+        let port = Some(port.parse().expect("a name"));
+        match self.done(Request::FdbList { bridge: None, port, vlan: None, cursor: None, limit: None }) {
+            Reply::Fdb { entries, .. } => entries.len(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until `port` has counted `reason` at least once: a frame that went nowhere is counted after it came.
+    #[track_caller]
+    pub(crate) fn wait_drop(&self, port: &str, reason: &str) {
+        wait_until(&format!("{port} counts {reason}"), Duration::from_secs(5), || {
+            self.drops(port, reason) > 0
+        });
+    }
+
+    /// How often `port`, an uplink or a tunnel end such as `vxlan 203.0.113.1:4789` has counted `reason`.
     #[track_caller]
     pub(crate) fn drops(&self, port: &str, reason: &str) -> u64 {
-        self.show(port).drops.get(reason).copied().unwrap_or(0)
+        let Reply::Drops { drops } = self.done(Request::Drops { port: None }) else { panic!("no drops") };
+        let counted = drops.iter().filter(|drop| {
+            drop.reason == reason
+                && (drop.port.as_ref().is_some_and(|name| name.as_str() == port)
+                    || drop.vtep.as_deref() == Some(port))
+        });
+        counted.map(|drop| drop.frames).sum()
     }
 
     /// Waits until the port is operationally `up` or `down`; the reason, where there is one.

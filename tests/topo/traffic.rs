@@ -5,6 +5,7 @@
 use std::{
     io::{self, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsFd as _,
     sync::atomic::{AtomicU16, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
@@ -12,34 +13,23 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::Host;
+pub(crate) use super::pattern::pattern;
+use super::{Host, emulated, packet::set_option};
 
 /// How long a transfer may stand still.
 const STALL: Duration = Duration::from_secs(10);
 
-/// Octets that repeat with a period no power of two divides, so that a lost or doubled segment shows.
-pub(crate) fn pattern(len: usize, seed: u64) -> Vec<u8> {
-    let mut x = seed | 1;
-    (0..len)
-        .map(|_| {
-            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (x >> 56) as u8
-        })
-        .collect()
-}
+/// Octets of a transfer that takes a second where processors are emulated.
+const EMULATED_MAX: usize = 128 << 10;
 
 /// Sends `len` octets over one TCP connection from `client` to `addr` at `server`, and the same number back.
 ///
 /// Panics if an octet differs, the connection cannot be made, or it stands still for 10 seconds.
+/// In the guest, which is slow, a transfer is not longer than [`EMULATED_MAX`].
 #[track_caller]
 pub(crate) fn tcp(client: &Host, server: &Host, addr: impl Into<IpAddr>, len: usize) {
-    let addr = addr.into();
-    let listener = server.run(|| TcpListener::bind((addr, 0))).expect("bind");
-    let at = listener.local_addr().expect("local address");
-    let near = client
-        .run(|| TcpStream::connect_timeout(&at, STALL))
-        .unwrap_or_else(|e| panic!("{} cannot connect to {} at {at}: {e}", client.name(), server.name()));
-    let (far, _) = listener.accept().expect("accept");
+    let len = if emulated() { len.min(EMULATED_MAX) } else { len };
+    let (near, far) = connected(client, server, addr.into());
     let (there, back) = (pattern(len, 1), pattern(len, 2));
     thread::scope(|s| {
         s.spawn(|| put(&near, &there, client));
@@ -77,15 +67,9 @@ fn compare(got: &[u8], want: &[u8], by: &Host) {
 /// Panics if one is lost for a second or differs.
 #[track_caller]
 pub(crate) fn udp(client: &Host, server: &Host, addr: impl Into<IpAddr>, sizes: &[usize]) {
-    let addr = addr.into();
-    let any: SocketAddr = if addr.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0; 16], 0).into() };
-    let far = server.run(|| UdpSocket::bind((addr, 0))).expect("bind");
-    let near = client.run(|| UdpSocket::bind(any)).expect("bind");
+    let (near, far) = udp_sockets(client, server, addr.into());
     let at = far.local_addr().expect("local address");
     let mut buf = vec![0; 65_536];
-    for s in [&near, &far] {
-        s.set_read_timeout(Some(Duration::from_secs(1))).expect("timeout");
-    }
     for (seed, &size) in (1..).zip(sizes) {
         let octets = pattern(size, seed);
         near.send_to(&octets, at)
@@ -99,6 +83,106 @@ pub(crate) fn udp(client: &Host, server: &Host, addr: impl Into<IpAddr>, sizes: 
             .unwrap_or_else(|e| panic!("{size} octets back to {}: {e}", client.name()));
         compare(&buf[..n], &octets, client);
     }
+}
+
+/// A socket of `client`'s, and one of `server`'s at `addr`; both wait for a second.
+fn udp_sockets(client: &Host, server: &Host, addr: IpAddr) -> (UdpSocket, UdpSocket) {
+    let any: SocketAddr = if addr.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0; 16], 0).into() };
+    let far = server.run(|| UdpSocket::bind((addr, 0))).expect("bind");
+    let near = client.run(|| UdpSocket::bind(any)).expect("bind");
+    for socket in [&near, &far] {
+        socket.set_read_timeout(Some(Duration::from_secs(1))).expect("timeout");
+    }
+    (near, far)
+}
+
+/// Payloads that a tunnel has to think about: small; just inside an underlay of MTU 1500; in two fragments or segments; in
+/// three; and a whole super-frame.
+pub(crate) const PAYLOADS: [usize; 5] = [56, 1400, 1600, 3200, 65_507];
+
+/// [`PAYLOADS`] over UDP and TCP between `client` and `addr` at `server`, in both directions, each octet compared.
+///
+/// A datagram that is lost is a panic: ping first, where a peer drops what it has no neighbour for yet.
+#[track_caller]
+pub(crate) fn payloads(client: &Host, server: &Host, addr: impl Into<IpAddr>) {
+    let addr = addr.into();
+    udp(client, server, addr, &PAYLOADS);
+    // No more than 64: UDP_MAX_SEGMENTS of the older kernels.
+    for (size, segments) in [(56, 64), (1000, 64)] {
+        udp_segments(client, server, addr, size, segments);
+    }
+    writes(client, server, addr, &PAYLOADS);
+    tcp(client, server, addr, 4 << 20);
+}
+
+/// One UDP super-frame (`UDP_SEGMENT`) of so many `segments` of `size` octets from `client` to `addr` at `server`, and the
+/// same back; it arrives as one datagram a segment.
+#[track_caller]
+pub(crate) fn udp_segments(
+    client: &Host,
+    server: &Host,
+    addr: impl Into<IpAddr>,
+    size: u16,
+    segments: usize,
+) {
+    let (near, far) = udp_sockets(client, server, addr.into());
+    near.connect(far.local_addr().expect("local address")).expect("connect");
+    let octets = pattern(usize::from(size) * segments, size.into());
+    for (from, to, sender, receiver) in [(&near, &far, client, server), (&far, &near, server, client)] {
+        set_option(from.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, size.into()).expect("UDP_SEGMENT");
+        from.send(&octets)
+            .unwrap_or_else(|e| panic!("{} cannot send {segments} segments of {size}: {e}", sender.name()));
+        let mut buf = vec![0; 65_536];
+        for (n, segment) in octets.chunks(size.into()).enumerate() {
+            let (len, peer) = to
+                .recv_from(&mut buf)
+                .unwrap_or_else(|e| panic!("segment {n} of {segments} to {}: {e}", receiver.name()));
+            compare(&buf[..len], segment, receiver);
+            to.connect(peer).expect("connect"); // to whoever sent: the near one is connected already
+        }
+    }
+}
+
+/// Writes of each of `sizes` over one TCP connection from `client` to `addr` at `server`, each sent at once, and each back.
+///
+/// Panics if an octet differs, the connection cannot be made, or it stands still for 10 seconds.
+#[track_caller]
+pub(crate) fn writes(client: &Host, server: &Host, addr: impl Into<IpAddr>, sizes: &[usize]) {
+    let (near, far) = connected(client, server, addr.into());
+    for stream in [&near, &far] {
+        stream.set_nodelay(true).expect("no delay");
+        stream.set_read_timeout(Some(STALL)).expect("timeout");
+        stream.set_write_timeout(Some(STALL)).expect("timeout");
+    }
+    for (seed, &size) in (1..).zip(sizes) {
+        let octets = pattern(size, seed);
+        for (mut from, mut to, sender, receiver) in
+            [(&near, &far, client, server), (&far, &near, server, client)]
+        {
+            thread::scope(|s| {
+                s.spawn(|| {
+                    from.write_all(&octets)
+                        .unwrap_or_else(|e| panic!("{} cannot send {size} octets on: {e}", sender.name()));
+                });
+                let mut got = vec![0; size];
+                to.read_exact(&mut got)
+                    .unwrap_or_else(|e| panic!("{size} octets to {}: {e}", receiver.name()));
+                compare(&got, &octets, receiver);
+            });
+        }
+    }
+}
+
+/// A connection from `client` to `addr` at `server`: its two ends.
+#[track_caller]
+fn connected(client: &Host, server: &Host, addr: IpAddr) -> (TcpStream, TcpStream) {
+    let listener = server.run(|| TcpListener::bind((addr, 0))).expect("bind");
+    let at = listener.local_addr().expect("local address");
+    let near = client
+        .run(|| TcpStream::connect_timeout(&at, STALL))
+        .unwrap_or_else(|e| panic!("{} cannot connect to {} at {at}: {e}", client.name(), server.name()));
+    let (far, _) = listener.accept().expect("accept");
+    (near, far)
 }
 
 /// One echo request from the calling thread's namespace; see [`Host::ping_with`].

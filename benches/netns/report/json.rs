@@ -3,7 +3,6 @@
 use serde_json::{Map, Value, json};
 
 use super::Report;
-use crate::targets::TARGETS;
 use crate::workload::Metric;
 
 pub(super) fn render(report: &Report<'_>) -> Value {
@@ -17,7 +16,9 @@ pub(super) fn render(report: &Report<'_>) -> Value {
             })
         })
         .collect();
-    let targets: Vec<_> = TARGETS
+    let targets: Vec<_> = report
+        .table
+        .targets()
         .iter()
         .map(|target| {
             let value = target.value(&report.samples);
@@ -25,7 +26,7 @@ pub(super) fn render(report: &Report<'_>) -> Value {
         })
         .collect();
     json!({
-        "bench": "netns",
+        "bench": report.table.file(),
         "host": {
             "kernel": host.kernel, "cpu": host.cpu, "cores": host.cores, "load_at_start": host.load,
         },
@@ -35,6 +36,7 @@ pub(super) fn render(report: &Report<'_>) -> Value {
         "seconds": report.args.duration().as_secs(),
         "metrics": metrics,
         "subjects": report.subjects.iter().map(|(name, version)| subject(report, name, version)).collect::<Vec<_>>(),
+        "absent": report.absent.iter().map(|(name, why)| json!({ "name": name, "why": why })).collect::<Vec<_>>(),
         "targets": targets,
         "failures": report.failures,
     })

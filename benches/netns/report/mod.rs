@@ -12,14 +12,18 @@ use anyhow::{Context as _, Result};
 use crate::args::Args;
 use crate::host::Host;
 use crate::samples::Samples;
+use crate::table::Table;
 
 /// A finished run.
 #[derive(Debug)]
 pub(crate) struct Report<'run> {
+    pub(crate) table: Table,
     pub(crate) host: Host,
     pub(crate) args: &'run Args,
     /// Name and version of each, in the order of the report.
     pub(crate) subjects: Vec<(&'static str, String)>,
+    /// What could not be measured on this machine, and why.
+    pub(crate) absent: Vec<(&'static str, String)>,
     pub(crate) samples: Samples,
     pub(crate) failures: Vec<String>,
 }

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 
 use super::Report;
 use crate::samples::Summary;
+use crate::subjects::links::TAPWAY_TAP;
+use crate::subjects::overlay::{SOCKETS, SOCKETS_IN, SOCKETS_OUT, UPLINK, UPLINK_IN, UPLINK_OUT};
 use crate::subjects::{TAPWAY, TAPWAY_TWO_WORKERS};
 use crate::workload::Metric;
 
@@ -27,7 +29,7 @@ const MARGIN: f64 = 32.0;
 const GUTTER: f64 = 48.0;
 const PANEL_WIDTH: f64 = (WIDTH - 2.0 * MARGIN - GUTTER) / 2.0;
 /// Room for the names of the subjects.
-const NAMES: f64 = 104.0;
+const NAMES: f64 = 144.0;
 /// Room for the values behind the longest bar.
 const VALUES: f64 = 56.0;
 const HEAD: f64 = 92.0;
@@ -51,14 +53,14 @@ pub(super) fn render(report: &Report<'_>) -> String {
         })
         .collect();
     let panel_height = TITLE + ROW * report.subjects.len() as f64 + AXIS;
-    let height = HEAD + panel_height * panels.len().div_ceil(2) as f64 + 8.0;
+    let foot = HEAD + panel_height * panels.len().div_ceil(2) as f64;
+    let height = foot + 8.0 + ROW * report.absent.len() as f64;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\">\n\
          <style>{STYLE}</style>\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
     );
     let host = &report.host;
-    let _ =
-        writeln!(svg, "<text class=\"h1\" x=\"{MARGIN}\" y=\"40\">Two namespaces joined by a switch</text>");
+    let _ = writeln!(svg, "<text class=\"h1\" x=\"{MARGIN}\" y=\"40\">{}</text>", report.table.title());
     let subtitle = format!(
         "Medians and ranges of {} · Linux {} · {} × {} · commit {}",
         report.method(),
@@ -72,6 +74,11 @@ pub(super) fn render(report: &Report<'_>) -> String {
         let x = MARGIN + (index % 2) as f64 * (PANEL_WIDTH + GUTTER);
         let y = HEAD + (index / 2) as f64 * panel_height;
         panel(&mut svg, report, metric, x, y);
+    }
+    for (row, (name, why)) in report.absent.iter().enumerate() {
+        let y = foot + ROW * row as f64;
+        let line = format!("{name}: not measured: {why}");
+        let _ = writeln!(svg, "<text class=\"sub\" x=\"{MARGIN}\" y=\"{y:.1}\">{}</text>", escape(&line));
     }
     svg.push_str("</svg>\n");
     svg
@@ -132,8 +139,8 @@ fn bar(
         return;
     };
     let fill = match name {
-        TAPWAY => "#0b7285",
-        TAPWAY_TWO_WORKERS => "#3bafc4",
+        TAPWAY | TAPWAY_TAP | SOCKETS | SOCKETS_OUT | SOCKETS_IN => "#0b7285",
+        TAPWAY_TWO_WORKERS | UPLINK | UPLINK_OUT | UPLINK_IN => "#3bafc4",
         _ => "#b8c2cc",
     };
     let _ = writeln!(

@@ -4,13 +4,12 @@ use std::fmt::Write as _;
 
 use super::Report;
 use crate::subjects::TAPWAY;
-use crate::targets::TARGETS;
 use crate::workload::Metric;
 
 pub(super) fn render(report: &Report<'_>) -> String {
     let mut text = String::new();
     let host = &report.host;
-    let _ = writeln!(text, "\nTapway, two namespaces on one machine: medians of {}", report.method());
+    let _ = writeln!(text, "\n{}, all on one machine: medians of {}", report.table.title(), report.method());
     let _ = writeln!(
         text,
         "kernel {}, {} × {}, load {} at the start, commit {}, {}\n",
@@ -21,13 +20,17 @@ pub(super) fn render(report: &Report<'_>) -> String {
     for (name, version) in &report.subjects {
         let _ = writeln!(text, "  {name}: {version}");
     }
-    let ratios = ratios(report);
-    if ratios.len() > 1 {
-        let _ = writeln!(text, "\nMedian of {TAPWAY} as a multiple of");
+    for (name, why) in &report.absent {
+        let _ = writeln!(text, "  {name}: not measured: {why}");
+    }
+    for (heading, ratios) in comparisons(report) {
+        let _ = writeln!(text, "\n{heading}");
         text.push_str(&grid(&ratios));
     }
-    let _ = writeln!(text, "\nTargets");
-    for target in TARGETS {
+    if !report.table.targets().is_empty() {
+        let _ = writeln!(text, "\nTargets");
+    }
+    for target in report.table.targets() {
         let line = match target.value(&report.samples) {
             None => format!("  –     {}: not measured", target.text()),
             Some(value) if target.holds(value) => format!("  pass  {}: {value:.2}", target.text()),
@@ -68,14 +71,31 @@ fn medians(report: &Report<'_>) -> Vec<Vec<String>> {
     rows
 }
 
-/// Tapway's median over each other subject's; only the heading when there is nothing to compare.
-fn ratios(report: &Report<'_>) -> Vec<Vec<String>> {
-    let peers: Vec<_> =
-        report.subjects.iter().map(|(name, _)| *name).filter(|name| *name != TAPWAY).collect();
+/// Grids of ratios with their headings; none where there is nothing to compare.
+fn comparisons(report: &Report<'_>) -> Vec<(String, Vec<Vec<String>>)> {
+    let others = |than: &str| -> Vec<&str> {
+        report.subjects.iter().map(|(name, _)| *name).filter(|name| *name != than).collect()
+    };
+    let yardsticks = report.table.yardsticks();
+    let mut grids = Vec::new();
+    if yardsticks.is_empty() {
+        let ratios = ratios(&others(TAPWAY), |metric, peer| report.samples.ratio(metric, TAPWAY, peer));
+        grids.push((format!("Median of {TAPWAY} as a multiple of"), ratios));
+    }
+    for yardstick in yardsticks {
+        let ratios = ratios(&others(yardstick), |metric, name| report.samples.ratio(metric, name, yardstick));
+        grids.push((format!("Medians as multiples of that of {yardstick}"), ratios));
+    }
+    grids.retain(|(_, rows)| rows.len() > 1);
+    grids
+}
+
+/// Rows that hold at least one ratio, one column a subject, under a heading.
+fn ratios(subjects: &[&str], ratio: impl Fn(Metric, &str) -> Option<f64>) -> Vec<Vec<String>> {
     let mut rows = vec![vec![String::new(), String::new()]];
-    rows[0].extend(peers.iter().map(|name| (*name).to_owned()));
+    rows[0].extend(subjects.iter().map(|name| (*name).to_owned()));
     for &metric in Metric::ALL {
-        let ratios: Vec<_> = peers.iter().map(|peer| report.samples.ratio(metric, TAPWAY, peer)).collect();
+        let ratios: Vec<_> = subjects.iter().map(|name| ratio(metric, name)).collect();
         if ratios.iter().any(Option::is_some) {
             let better = if metric.more_is_better() { "more is better" } else { "less is better" };
             let cells =

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::{Subject, Switch};
 use crate::parts;
 use crate::process::Process;
-use crate::topology::{End, Site};
+use crate::topology::{End, Netns, Site};
 
 pub(crate) struct CopyLoop;
 
@@ -23,14 +23,13 @@ impl Subject for CopyLoop {
     }
 
     fn start(&self, site: &Site) -> Result<Switch> {
+        let netns = Netns::create("switch")?;
         let names = End::BOTH.map(|end| format!("copy-{}", end.name()));
-        let mut copy = Process::start(
-            "copy-loop",
-            &mut parts::command(&site.switch, &["copy-loop", &names[0], &names[1]])?,
-        )?;
+        let mut copy =
+            Process::start("copy-loop", &mut parts::command(&netns, &["copy-loop", &names[0], &names[1]])?)?;
         for (name, end) in names.iter().zip(End::BOTH) {
-            site.hand_over(&mut copy, name, end)?;
+            site.hand_over(&netns, &mut copy, name, end)?;
         }
-        Ok(Switch::of([copy]))
+        Ok(Switch::of([copy], [netns]))
     }
 }

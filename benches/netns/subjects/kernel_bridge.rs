@@ -3,7 +3,9 @@
 use anyhow::Result;
 
 use super::{Subject, Switch};
-use crate::topology::{End, INTERFACE, Site};
+use crate::topology::{End, Netns, Site};
+
+pub(super) const BRIDGE: &str = "br0";
 
 /// Where `br_netfilter` is loaded, each of these sends every bridged frame through the firewall hooks of layer 3.
 const NETFILTER: [&str; 3] = [
@@ -12,11 +14,13 @@ const NETFILTER: [&str; 3] = [
     "net.bridge.bridge-nf-call-arptables",
 ];
 
-pub(crate) struct KernelBridge;
+pub(crate) struct KernelBridge {
+    pub(crate) name: &'static str,
+}
 
 impl Subject for KernelBridge {
     fn name(&self) -> &'static str {
-        "kernel-bridge"
+        self.name
     }
 
     fn missing(&self) -> Option<String> {
@@ -28,32 +32,26 @@ impl Subject for KernelBridge {
     }
 
     fn start(&self, site: &Site) -> Result<Switch> {
-        site.switch.ip(&["link", "add", "br0", "type", "bridge"])?;
-        site.switch.ip(&["link", "set", "br0", "up"])?;
-        // Per namespace since Linux 5.3. On an older kernel a namespace does not show them, and the machine's are
-        // not ours to change.
-        for key in NETFILTER {
-            if site.switch.has_sysctl(key) {
-                site.switch.sysctl(key, "0")?;
-            }
-        }
+        let netns = Netns::create("switch")?;
+        bridge(&netns)?;
         for end in End::BOTH {
-            let (host, port) = (site.host(end).path(), end.name());
-            site.switch.ip(&[
-                "link",
-                "add",
-                port,
-                "type",
-                "veth",
-                "peer",
-                "name",
-                INTERFACE,
-                "netns",
-                &host.to_string_lossy(),
-            ])?;
-            site.switch.ip(&["link", "set", port, "master", "br0", "up"])?;
-            site.address(end)?;
+            site.veth(&netns, end.name(), end)?;
+            netns.ip(&["link", "set", end.name(), "master", BRIDGE])?;
         }
-        Ok(Switch::default())
+        Ok(Switch::of([], [netns]))
     }
+}
+
+/// Makes [`BRIDGE`], out of the firewall's sight.
+pub(super) fn bridge(netns: &Netns) -> Result<()> {
+    netns.ip(&["link", "add", BRIDGE, "type", "bridge"])?;
+    netns.ip(&["link", "set", BRIDGE, "up"])?;
+    // Per namespace since Linux 5.3. On an older kernel a namespace does not show them, and the machine's are not
+    // ours to change.
+    for key in NETFILTER {
+        if netns.has_sysctl(key) {
+            netns.sysctl(key, "0")?;
+        }
+    }
+    Ok(())
 }

@@ -8,11 +8,7 @@ use anyhow::{Context as _, Result};
 use super::{Subject, Switch};
 use crate::host;
 use crate::process::{Process, run};
-use crate::topology::{End, INTERFACE, Site};
-
-/// Socket and state of the daemon.
-const DIRECTORY: &str = "/run/bench-tapway";
-const SOCKET: &str = "/run/bench-tapway/tapway.sock";
+use crate::topology::{End, INTERFACE, Netns, Site};
 
 pub(crate) struct Tapway {
     pub(crate) name: &'static str,
@@ -26,11 +22,7 @@ impl Subject for Tapway {
     }
 
     fn missing(&self) -> Option<String> {
-        let program = ["tapwayd", "tapwayctl"].into_iter().find(|program| !binary(program).is_file())?;
-        Some(format!(
-            "{} is not built: run `make bench`, or `cargo build --release`",
-            binary(program).display()
-        ))
+        missing()
     }
 
     fn version(&self) -> String {
@@ -39,58 +31,67 @@ impl Subject for Tapway {
     }
 
     fn start(&self, site: &Site) -> Result<Switch> {
-        let daemon = Daemon::start(site, self.workers)?;
+        let netns = Netns::create("switch")?;
+        let daemon = Daemon::start("tapwayd", &netns, self.workers)?;
         daemon.ctl(&["bridge", "add", "br0"])?;
         for end in End::BOTH {
-            let netns = site.host(end).path();
-            daemon.ctl(&[
-                "port",
-                "add",
-                end.name(),
-                "--bridge",
-                "br0",
-                "--ifname",
-                INTERFACE,
-                "--netns",
-                &netns.to_string_lossy(),
-                "--address",
-                &end.cidr(),
-                "--queues",
-                &self.workers.to_string(),
-            ])?;
+            daemon.tap(site, end, &["--queues", &self.workers.to_string()])?;
         }
-        Ok(Switch::of([daemon.process]))
+        Ok(Switch::of([daemon.process], [netns]))
     }
 }
 
-/// A `tapwayd` in the switch's namespace, and its socket.
+/// Why Tapway cannot be measured here, if so.
+pub(super) fn missing() -> Option<String> {
+    let program = ["tapwayd", "tapwayctl"].into_iter().find(|program| !binary(program).is_file())?;
+    Some(format!("{} is not built: run `make bench`, or `cargo build --release`", binary(program).display()))
+}
+
+/// A `tapwayd` in a namespace, and its socket.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     process: Process,
+    socket: PathBuf,
 }
 
 impl Daemon {
-    pub(crate) fn start(site: &Site, workers: usize) -> Result<Self> {
+    /// `name` tells it from the other daemons of a subject.
+    pub(crate) fn start(name: &str, netns: &Netns, workers: usize) -> Result<Self> {
+        let directory = Path::new("/run").join(format!("bench-{name}"));
         // Each daemon starts with no memory of the one before.
-        if Path::new(DIRECTORY).exists() {
-            std::fs::remove_dir_all(DIRECTORY)?;
+        if directory.exists() {
+            std::fs::remove_dir_all(&directory)?;
         }
-        std::fs::create_dir(DIRECTORY).with_context(|| format!("creating {DIRECTORY}"))?;
-        let mut command = site.switch.command(binary("tapwayd"));
-        command.args(["--socket", SOCKET, "--state-dir", DIRECTORY, "--workers", &workers.to_string()]);
-        let mut daemon = Self { process: Process::start("tapwayd", &mut command)? };
-        daemon.process.wait_until("socket", || Path::new(SOCKET).exists())?;
+        std::fs::create_dir(&directory).with_context(|| format!("creating {}", directory.display()))?;
+        let socket = directory.join("tapway.sock");
+        let mut command = netns.command(binary("tapwayd"));
+        command.arg("--socket").arg(&socket).arg("--state-dir").arg(&directory);
+        command.args(["--workers", &workers.to_string()]);
+        let mut daemon = Self { process: Process::start(name, &mut command)?, socket };
+        daemon.process.wait_until("socket", || daemon.socket.exists())?;
         daemon.ctl(&["status", "--wait", "5s"])?;
         Ok(daemon)
     }
 
     /// One `tapwayctl` command; the daemon's refusal is the error.
     pub(crate) fn ctl(&self, args: &[&str]) -> Result<()> {
-        run(Command::new(binary("tapwayctl")).args(["--socket", SOCKET]).args(args)).map(drop)
+        run(Command::new(binary("tapwayctl")).arg("--socket").arg(&self.socket).args(args)).map(drop)
+    }
+
+    /// A TAP port of br0 whose interface is a host's `eth0`, with the host's address.
+    pub(super) fn tap(&self, site: &Site, end: End, flags: &[&str]) -> Result<()> {
+        let netns = site.host(end).path();
+        let port = ["port", "add", end.name(), "--bridge", "br0", "--ifname", INTERFACE];
+        let place = ["--netns", &netns.to_string_lossy(), "--address", &end.cidr()];
+        self.ctl(&[&port[..], &place, flags].concat())
     }
 
     pub(crate) fn process(&self) -> &Process {
         &self.process
+    }
+
+    pub(super) fn into_process(self) -> Process {
+        self.process
     }
 }
 

@@ -3,6 +3,8 @@
 //! Tables are aligned and without lines, as iproute2's are, and a `-` stands where there is nothing. Colour is in the text as escape
 //! sequences; the stream takes it out where nobody would see it.
 
+mod device;
+mod overlay;
 mod port;
 mod stats;
 mod status;
@@ -12,6 +14,8 @@ mod trace;
 use tapway_dataplane::api::{BridgeView, FdbView, Plan};
 
 pub(crate) use self::{
+    device::{device, devices},
+    overlay::{neighbours, remotes, uplinks},
     port::{port, ports},
     stats::{Rated, drops, stats},
     status::status,
@@ -31,6 +35,7 @@ pub(crate) fn bridges(bridges: &[BridgeView]) -> String {
         ("EXPIRED", Align::Right),
         ("EVICTED", Align::Right),
         ("REFUSED", Align::Right),
+        ("DAMPED", Align::Right),
     ]);
     for b in bridges {
         let refused = b.fdb.refused_full + b.fdb.refused_mac_limit + b.fdb.refused_sticky;
@@ -45,6 +50,7 @@ pub(crate) fn bridges(bridges: &[BridgeView]) -> String {
             b.fdb.expired.to_string(),
             b.fdb.evicted.to_string(),
             refused.to_string(),
+            b.fdb.damped.to_string(),
         ]);
     }
     table.text()
@@ -72,7 +78,8 @@ pub(crate) fn fdb(entries: &[FdbView]) -> String {
             e.vlan.to_string(),
             e.mac.to_string(),
             e.port.to_string(),
-            e.kind.clone(),
+            // Held where it is, because it moved too often.
+            if e.damped { format!("{}, damped", e.kind) } else { e.kind.clone() },
             age,
         ];
         if remotes {
@@ -107,7 +114,10 @@ pub(crate) fn plan(plan: &Plan) -> String {
 #[cfg(test)]
 mod tests {
     use anstream::adapter::strip_str;
-    use tapway_dataplane::api::{FdbCounts, PlanStep};
+    use tapway_dataplane::{
+        api::{FdbCounts, PlanStep},
+        config::OnOff,
+    };
 
     use super::*;
 
@@ -117,15 +127,25 @@ mod tests {
             name: name.parse().unwrap(),
             ageing: "5m".parse().unwrap(),
             fdb_limit: 65536,
+            move_limit: 5,
+            neigh_snoop: OnOff(false),
+            neighbours: 0,
             ports,
-            fdb: FdbCounts { entries, refused_full: 1, refused_sticky: 2, ..Default::default() },
+            fdb: FdbCounts {
+                entries,
+                refused_full: 1,
+                refused_sticky: 2,
+                damped: 4,
+                refused_damped: 99,
+                ..Default::default()
+            },
         };
         let text = bridges(&[bridge("br0", 2, 1000), bridge("a-long-name", 12, 0)]);
         assert_eq!(
             strip_str(&text).to_string(),
-            "BRIDGE       PORTS  AGEING  ENTRIES  LIMIT  LEARNED  MOVED  EXPIRED  EVICTED  REFUSED\n\
-             br0              2    300s     1000  65536        0      0        0        0        3\n\
-             a-long-name     12    300s        0  65536        0      0        0        0        3\n"
+            "BRIDGE       PORTS  AGEING  ENTRIES  LIMIT  LEARNED  MOVED  EXPIRED  EVICTED  REFUSED  DAMPED\n\
+             br0              2    300s     1000  65536        0      0        0        0        3       4\n\
+             a-long-name     12    300s        0  65536        0      0        0        0        3       4\n"
         );
     }
 
@@ -139,6 +159,7 @@ mod tests {
             remote: remote.map(|r| r.parse().unwrap()),
             kind: kind.to_owned(),
             age_s: 12,
+            damped: false,
         };
         let text = fdb(&[entry("dynamic", None), entry("static", None)]);
         assert_eq!(
@@ -149,6 +170,8 @@ mod tests {
         );
         let text = strip_str(&fdb(&[entry("static", Some("198.51.100.2"))])).to_string();
         assert!(text.ends_with("-  198.51.100.2\n"), "{text}");
+        let text = strip_str(&fdb(&[FdbView { damped: true, ..entry("dynamic", None) }])).to_string();
+        assert!(text.ends_with("vm1   dynamic, damped  12s\n"), "{text}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::Serialize;
 use tapway_dataplane::api::{DropView, PortStatsView, Traffic};
 
-use super::table::{Align, Table};
+use super::table::{Align, Table, or_dash};
 
 /// Counters of a port, and how fast they grow where they were seen before.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -86,7 +86,9 @@ pub(crate) fn drops(drops: &[DropView]) -> String {
     let mut table = Table::new(&[("PORT", Align::Left), ("REASON", Align::Left), ("FRAMES", Align::Right)]);
     let mut reasons = BTreeMap::new();
     for d in drops {
-        table.row([d.port.to_string(), d.reason.clone(), d.frames.to_string()]);
+        // What came to a tunnel end and was for no port stands under the end's name.
+        let place = d.port.as_ref().map(ToString::to_string).or_else(|| d.vtep.clone());
+        table.row([or_dash(place.as_ref()), d.reason.clone(), d.frames.to_string()]);
         reasons.insert(&d.reason, (&d.what, &d.remedy));
     }
     reasons.into_iter().fold(table.text(), |text, (reason, (what, remedy))| {
@@ -162,7 +164,8 @@ mod tests {
     #[test]
     fn every_reason_is_explained_once() {
         let drop = |port: &str, reason: &str| DropView {
-            port: port.parse().unwrap(),
+            port: Some(port.parse().unwrap()),
+            vtep: None,
             reason: reason.to_owned(),
             frames: 3,
             what: format!("What {reason} is."),
@@ -172,6 +175,10 @@ mod tests {
             strip_str(&drops(&[drop("vm1", "runt"), drop("vm2", "runt")])).to_string(),
             "PORT  REASON  FRAMES\nvm1   runt         3\nvm2   runt         3\n\nrunt: What runt is.\n  What to do.\n"
         );
+        let nowhere =
+            DropView { port: None, vtep: Some("vxlan 198.51.100.1:4789".to_owned()), ..drop("vm1", "runt") };
+        let text = strip_str(&drops(&[nowhere])).to_string();
+        assert!(text.contains("\nvxlan 198.51.100.1:4789  runt         3\n"), "{text}");
         assert_eq!(drops(&[]), "no frame was dropped\n");
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use tapway_dataplane::{
     bridge::{Member, Members, Secure, Storm, VlanMode},
-    counters::{DropReason, PortStats, Side},
+    counters::{DropReason, Side},
     fdb::Fdb,
     forward::{Env, Scratch, Silent, TxPlan, forward},
     frame::{BATCH, Batch, Caps, Checksum, Offload},
@@ -82,7 +82,7 @@ fn port([mode, flags, more]: [u8; 3]) -> Port {
         storm: has(5).then(|| Arc::new(Storm::new(20))),
         secure: has(6)
             .then(|| Arc::new(Secure { mac: MacAddr::from_octets([2, 0, 0, 0, 0, 1]), ips: SOURCES.into() })),
-        stats: Arc::new(PortStats::new(1)),
+        ..Port::new(BridgeIdx(0), 1)
     }
 }
 
@@ -119,10 +119,14 @@ impl Switch {
             let classes = Member::classes(true, true, true);
             Some(Member { port: PortIdx(*n as u16), tagged, classes, isolated: p.isolated })
         });
-        let bridge = Arc::new(Bridge { fdb: Arc::new(Fdb::new(16).expect("small")), members });
+        let bridge = Arc::new(Bridge {
+            fdb: Arc::new(Fdb::new(16).expect("small")),
+            members,
+            neighbours: Arc::default(),
+        });
         let ports = ports.into_iter().map(Some).collect();
         Self {
-            snapshot: Snapshot { generation: 1, bridges: vec![Some(bridge)], ports },
+            snapshot: Snapshot { generation: 1, bridges: vec![Some(bridge)], ports, ..Snapshot::default() },
             queues,
             peers,
             batch: Batch::new(),

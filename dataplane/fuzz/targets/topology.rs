@@ -20,6 +20,7 @@ pub fn run(input: &[u8]) {
     assert_eq!(plan(&topology, &topology, true, 1), [], "nothing to do where it runs already");
     let empty = Topology::default();
     let made = plan(&empty, &topology, true, 1).len();
-    assert_eq!(made, topology.bridge.len() + topology.port.len() + topology.fdb.len());
+    let Topology { device, bridge, uplink, port, fdb, neigh } = &topology;
+    assert_eq!(made, device.len() + bridge.len() + uplink.len() + port.len() + fdb.len() + neigh.len());
     assert_eq!(plan(&topology, &empty, true, 1).len(), made);
 }

@@ -11,7 +11,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 use super::{INTERFACE, Refusal, Request, hex};
-use crate::config::{BridgeOptions, BridgeSpec, FdbSpec, PortOptions, PortSpec};
+use crate::config::{
+    BridgeOptions, BridgeSpec, DeviceOptions, DeviceSpec, FdbSpec, NeighSpec, PortOptions, PortSpec,
+    UplinkOptions, UplinkSpec,
+};
 
 /// The shortest interval at which a stream repeats.
 pub const MIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -54,7 +57,7 @@ impl Call {
     /// Unknown methods and parameters, and parameters missing or of the wrong form.
     pub fn from_varlink(method: &str, parameters: Value) -> Result<Self, CallError> {
         let mut p = Parameters::new(parameters)?;
-        let repeats = matches!(method, "Status" | "PortList" | "Stats" | "Drops");
+        let repeats = matches!(method, "Status" | "PortList" | "Stats" | "Drops" | "Monitor");
         let interval = if repeats { p.optional("interval_ms")?.map(Duration::from_millis) } else { None };
         if interval.is_some_and(|i| i < MIN_INTERVAL) {
             return Err(CallError::parameter("interval_ms", "is below 100"));
@@ -79,7 +82,8 @@ macro_rules! methods {
 
 methods! {
     Status BridgeAdd BridgeSet BridgeDel BridgeList PortAdd PortSet PortDel PortList PortShow FdbAdd FdbDel FdbList
-    FdbFlush Apply Export Diff Stats Drops Trace
+    FdbFlush RemoteAdd RemoteDel RemoteList NeighAdd NeighDel NeighList DeviceAdd DeviceSet DeviceDel DeviceList
+    DeviceShow UplinkAdd UplinkDel UplinkList Apply Export Diff Stats Drops Monitor Trace
 }
 
 impl Request {
@@ -116,6 +120,7 @@ impl Request {
                 bridge: p.required("bridge")?,
                 vlan: p.optional("vlan")?.unwrap_or_default(),
                 port: p.required("port")?,
+                remote: p.optional("remote")?,
                 sticky: p.optional("sticky")?.unwrap_or_default(),
             }),
             "FdbDel" => Self::FdbDel {
@@ -135,6 +140,41 @@ impl Request {
                 port: p.optional("port")?,
                 vlan: p.optional("vlan")?,
             },
+            "RemoteAdd" => Self::RemoteAdd { port: p.required("port")?, remote: p.required("remote")? },
+            "RemoteDel" => Self::RemoteDel { port: p.required("port")?, remote: p.required("remote")? },
+            "RemoteList" => Self::RemoteList { port: p.required("port")? },
+            "NeighAdd" => Self::NeighAdd(NeighSpec {
+                ip: p.required("ip")?,
+                mac: p.required("mac")?,
+                bridge: p.required("bridge")?,
+                vlan: p.optional("vlan")?.unwrap_or_default(),
+            }),
+            "NeighDel" => Self::NeighDel {
+                ip: p.required("ip")?,
+                bridge: p.required("bridge")?,
+                vlan: p.optional("vlan")?.unwrap_or_default(),
+            },
+            "NeighList" => Self::NeighList { bridge: p.optional("bridge")? },
+            "DeviceAdd" => Self::DeviceAdd(Box::new(DeviceSpec {
+                name: p.required("name")?,
+                kind: p.required("type")?,
+                options: p.rest::<DeviceOptions>()?,
+            })),
+            "DeviceSet" => Self::DeviceSet {
+                name: p.required("name")?,
+                unset: p.optional("unset")?.unwrap_or_default(),
+                options: Box::new(p.rest()?),
+            },
+            "DeviceDel" => Self::DeviceDel { name: p.required("name")? },
+            "DeviceList" => Self::DeviceList,
+            "DeviceShow" => Self::DeviceShow { name: p.required("name")? },
+            "UplinkAdd" => Self::UplinkAdd(Box::new(UplinkSpec {
+                name: p.required("name")?,
+                address: p.required("address")?,
+                options: p.rest::<UplinkOptions>()?,
+            })),
+            "UplinkDel" => Self::UplinkDel { name: p.required("name")? },
+            "UplinkList" => Self::UplinkList,
             "Apply" => Self::Apply {
                 topology: p.required("topology")?,
                 dry_run: p.optional("dry_run")?.unwrap_or_default(),
@@ -143,6 +183,7 @@ impl Request {
             "Export" => Self::Export,
             "Diff" => Self::Diff { topology: p.required("topology")? },
             "Stats" => Self::Stats { port: p.optional("port")? },
+            "Monitor" => Self::Monitor { after: p.optional("after")? },
             "Drops" => Self::Drops { port: p.optional("port")? },
             "Trace" => Self::Trace {
                 port: p.required("port")?,
@@ -159,7 +200,12 @@ impl Request {
     /// Its parameters as [`Request::from_varlink`] reads them.
     pub fn parameters(&self) -> Value {
         let all = match self {
-            Self::Status | Self::BridgeList | Self::PortList | Self::Export => json!({}),
+            Self::Status
+            | Self::BridgeList
+            | Self::PortList
+            | Self::DeviceList
+            | Self::UplinkList
+            | Self::Export => json!({}),
             Self::BridgeAdd(spec) | Self::BridgeSet(spec) => json!(spec),
             Self::BridgeDel { name } => json!({ "name": name }),
             Self::PortAdd(spec) => json!(spec),
@@ -178,10 +224,30 @@ impl Request {
                 json!({ "bridge": bridge, "port": port, "vlan": vlan, "cursor": cursor, "limit": limit })
             }
             Self::FdbFlush { bridge, port, vlan } => json!({ "bridge": bridge, "port": port, "vlan": vlan }),
+            Self::RemoteAdd { port, remote } | Self::RemoteDel { port, remote } => {
+                json!({ "port": port, "remote": remote })
+            }
+            Self::RemoteList { port } => json!({ "port": port }),
+            Self::NeighAdd(spec) => json!(spec),
+            Self::NeighDel { ip, bridge, vlan } => json!({ "ip": ip, "bridge": bridge, "vlan": vlan }),
+            Self::NeighList { bridge } => json!({ "bridge": bridge }),
+            Self::DeviceAdd(spec) => json!(spec),
+            Self::DeviceSet { name, options, unset } => {
+                let mut all = json!(options);
+                all["name"] = json!(name);
+                if !unset.is_empty() {
+                    all["unset"] = json!(unset);
+                }
+                all
+            }
+            Self::DeviceDel { name } | Self::DeviceShow { name } => json!({ "name": name }),
+            Self::UplinkAdd(spec) => json!(spec),
+            Self::UplinkDel { name } => json!({ "name": name }),
             Self::Apply { topology, dry_run, prune } => {
                 json!({ "topology": topology, "dry_run": dry_run, "prune": prune })
             }
             Self::Diff { topology } => json!({ "topology": topology }),
+            Self::Monitor { after } => json!({ "after": after }),
             Self::Stats { port } | Self::Drops { port } => json!({ "port": port }),
             Self::Trace { port, frame, vlan } => {
                 json!({ "port": port, "frame": hex::encode(frame), "vlan": vlan })

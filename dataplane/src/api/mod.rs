@@ -5,21 +5,32 @@
 //! Knows nothing of how the engine does it.
 
 mod call;
+mod device;
+mod event;
 pub mod hex;
+mod overlay;
 mod plan;
+mod vm;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use self::call::{Call, CallError, MIN_INTERVAL};
+pub use self::{
+    call::{Call, CallError, MIN_INTERVAL},
+    device::{DeviceSeen, DeviceView},
+    event::Event,
+    overlay::{NeighView, RemoteView, TunnelView, UplinkView},
+    vm::VmView,
+};
 use crate::{
     config::{
-        AdminState, BridgeName, BridgeSpec, FdbSpec, Mistake, Netns, OnOff, PortName, PortOptions, PortSpec,
-        PortType, Seconds, Secure, Topology, VlanList,
+        AdminState, BridgeName, BridgeSpec, DeviceName, DeviceOptions, DeviceSpec, FdbSpec, Mistake,
+        NeighSpec, Netns, OnOff, PortName, PortOptions, PortSpec, PortType, Seconds, Secure, Topology,
+        UplinkSpec, VlanList,
     },
-    wire::{MacAddr, Vid},
+    wire::{MacAddr, Vid, Vni},
 };
 
 /// Changes when a client of the version before would misunderstand.
@@ -70,6 +81,34 @@ pub enum Request {
     },
     /// Forget learned entries.
     FdbFlush { bridge: Option<BridgeName>, port: Option<PortName>, vlan: Option<u16> },
+    /// Add another end to a tunnel; nothing happens where it is there.
+    RemoteAdd { port: PortName, remote: IpAddr },
+    /// Take another end from a tunnel.
+    RemoteDel { port: PortName, remote: IpAddr },
+    /// The other ends of a tunnel.
+    RemoteList { port: PortName },
+    /// Answer for a neighbour; nothing happens where it is known with the same address.
+    NeighAdd(NeighSpec),
+    /// Forget a neighbour of either kind.
+    NeighDel { ip: IpAddr, bridge: BridgeName, vlan: u16 },
+    /// Neighbours of one or all bridges.
+    NeighList { bridge: Option<BridgeName> },
+    /// Make a kernel device; nothing happens where it exists with the same settings.
+    DeviceAdd(Box<DeviceSpec>),
+    /// Change the options that are given, and put those named in `unset` back to their default.
+    DeviceSet { name: DeviceName, options: Box<DeviceOptions>, unset: Vec<String> },
+    /// Delete a device that nothing is on.
+    DeviceDel { name: DeviceName },
+    /// All devices.
+    DeviceList,
+    /// One device.
+    DeviceShow { name: DeviceName },
+    /// Make an uplink; nothing happens where it exists with the same settings.
+    UplinkAdd(Box<UplinkSpec>),
+    /// Delete an uplink that no tunnel goes by.
+    UplinkDel { name: PortName },
+    /// All uplinks.
+    UplinkList,
     /// Make what runs equal to a topology file: all of it or nothing.
     Apply { topology: String, dry_run: bool, prune: bool },
     /// What runs, as a topology file.
@@ -80,6 +119,8 @@ pub enum Request {
     Stats { port: Option<PortName> },
     /// Frames that did not leave, by port and reason.
     Drops { port: Option<PortName> },
+    /// What has happened since a reply whose `next` was `after`; without it nothing, and where to go on from.
+    Monitor { after: Option<u64> },
     /// What the switch would do with a frame; nothing is sent and nothing learned.
     Trace { port: PortName, frame: Vec<u8>, vlan: Option<Vid> },
 }
@@ -112,6 +153,21 @@ pub enum Reply {
     Flushed {
         flushed: u64,
     },
+    Remotes {
+        remotes: Vec<RemoteView>,
+    },
+    Neighbours {
+        neighbours: Vec<NeighView>,
+    },
+    Devices {
+        devices: Vec<DeviceView>,
+    },
+    Device {
+        device: Box<DeviceView>,
+    },
+    Uplinks {
+        uplinks: Vec<UplinkView>,
+    },
     Plan(Plan),
     Exported {
         topology: String,
@@ -122,6 +178,11 @@ pub enum Reply {
     },
     Drops {
         drops: Vec<DropView>,
+    },
+    /// What has happened, in order; `next` leads on.
+    Events {
+        events: Vec<Event>,
+        next: u64,
     },
     Trace(Trace),
 }
@@ -219,6 +280,10 @@ pub struct BridgeView {
     pub name: BridgeName,
     pub ageing: Seconds,
     pub fdb_limit: u32,
+    pub move_limit: u32,
+    pub neigh_snoop: OnOff,
+    /// Neighbours that it answers for.
+    pub neighbours: usize,
     pub ports: usize,
     pub fdb: FdbCounts,
 }
@@ -239,6 +304,10 @@ pub struct FdbCounts {
     pub refused_mac_limit: u64,
     /// Not learned because a sticky entry stands elsewhere.
     pub refused_sticky: u64,
+    /// Held because of `--move-limit`.
+    pub damped: u64,
+    /// Frames that claimed a held address elsewhere.
+    pub refused_damped: u64,
 }
 
 /// A port as it runs.
@@ -249,7 +318,9 @@ pub struct PortView {
     pub bridge: BridgeName,
     #[serde(rename = "type")]
     pub kind: PortType,
-    pub ifname: String,
+    /// Of a TAP or netdev port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ifname: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<Netns>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -263,10 +334,12 @@ pub struct PortView {
     /// Why it is down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Those that the workers have: none while the port waits for what is behind it.
     pub queues: u16,
-    /// What was negotiated with the kernel: `vnet_hdr`, `csum`, `tso4`, …; empty without offload.
+    /// What was negotiated with the kernel or the VM: `vnet_hdr`, `csum`, `tso4`, …; empty without offload.
     pub offload: Vec<String>,
-    pub persist: OnOff,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persist: Option<OnOff>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access: Option<Vid>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -286,6 +359,12 @@ pub struct PortView {
     pub storm_limit: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secure: Option<Secure>,
+    /// What a port has beside that whose other side something else opens; nothing of another port.
+    #[serde(flatten)]
+    pub vm: VmView,
+    /// What a tunnel has beside that; nothing of another port.
+    #[serde(flatten)]
+    pub tunnel: TunnelView,
     /// Learned addresses.
     pub macs: u64,
     pub rx: Traffic,
@@ -315,6 +394,9 @@ pub struct FdbView {
     pub kind: String,
     /// Seconds since the address was last heard of.
     pub age_s: u32,
+    /// Whether the address moved too often and is held.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub damped: bool,
 }
 
 /// Counters of a port.
@@ -332,7 +414,12 @@ pub struct PortStatsView {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct DropView {
-    pub port: PortName,
+    /// None where the frames could not be given to a port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<PortName>,
+    /// The tunnel end that they came to then: `vxlan 198.51.100.1:4789`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vtep: Option<String>,
     pub reason: String,
     pub frames: u64,
     /// What happened.
@@ -355,9 +442,9 @@ pub struct Plan {
 pub struct PlanStep {
     /// `+` add, `~` change, `-` remove.
     pub op: String,
-    /// `bridge`, `port` or `fdb`.
+    /// `device`, `bridge`, `uplink`, `port`, `fdb` or `neigh`.
     pub kind: String,
-    /// Its name; of an FDB entry bridge, VLAN and address.
+    /// Its name; of an FDB entry and a neighbour bridge, VLAN and address.
     pub name: String,
     /// What changes, as `key: old -> new`.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
@@ -396,5 +483,5 @@ pub struct TraceOutput {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub vni: Option<u32>,
+    pub vni: Option<Vni>,
 }

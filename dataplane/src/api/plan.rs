@@ -15,6 +15,18 @@ impl From<&Change> for PlanStep {
             Change::AddFdb(f) => ("+", "fdb", f.key(), &[]),
             Change::SetFdb { new, differences, .. } => ("~", "fdb", new.key(), differences),
             Change::DelFdb(f) => ("-", "fdb", f.key(), &[]),
+            Change::AddDevice(d) => ("+", "device", d.name.to_string(), &[]),
+            Change::SetDevice { new, differences, .. } => ("~", "device", new.name.to_string(), differences),
+            Change::DelDevice { device, differences } => {
+                ("-", "device", device.name.to_string(), differences)
+            }
+            Change::AddUplink(u) => ("+", "uplink", u.name.to_string(), &[]),
+            Change::DelUplink { uplink, differences } => {
+                ("-", "uplink", uplink.name.to_string(), differences)
+            }
+            Change::AddNeigh(n) => ("+", "neigh", n.key(), &[]),
+            Change::SetNeigh { new, differences, .. } => ("~", "neigh", new.key(), differences),
+            Change::DelNeigh(n) => ("-", "neigh", n.key(), &[]),
         };
         let changes = differences.iter().map(Difference::to_string).collect();
         Self { op: op.to_owned(), kind: kind.to_owned(), name, changes }

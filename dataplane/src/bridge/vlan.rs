@@ -27,6 +27,14 @@ pub enum VlanMode {
     },
     /// Every frame, tagged or not, is in this service VLAN; its own tags are payload.
     Qinq(Vid),
+    /// Of a tunnel with a VNI for each of these VLANs, in which frames have no tag (RFC 7348 §6.1). A frame that came by such a VNI
+    /// is admitted as by an access port of its VLAN; this is about the frames of the VNI that carries the others.
+    Mapped {
+        /// The VLANs with a VNI of their own.
+        vlans: Arc<VlanList>,
+        /// A further VNI carries all other VLANs unchanged.
+        rest: bool,
+    },
 }
 
 /// The VLAN of a frame, and which of its octets are the tag that says so.
@@ -105,6 +113,7 @@ impl VlanMode {
             // "Untagged in and out": a tag is refused even where it names the VLAN of the port.
             Self::Access(_) | Self::Qinq(_) => false,
             Self::Trunk { .. } => self.tags(vlan).is_some(),
+            Self::Mapped { vlans, rest } => *rest && !vlans.contains(vlan),
         };
         if member { Ok(Admitted { vlan, wears_tag: true, tag }) } else { Err(DropReason::VlanNotMember) }
     }
@@ -114,10 +123,14 @@ impl VlanMode {
     fn admit_untagged(&self, priority: Option<Tag>) -> Result<Admitted, DropReason> {
         let vlan = match self {
             // The priority tag is left alone: only transparent ports are in VLAN 0.
-            Self::Transparent => return Ok(Admitted { vlan: 0, wears_tag: false, tag: customer_tag(0) }),
+            Self::Transparent | Self::Mapped { rest: true, .. } => {
+                return Ok(Admitted { vlan: 0, wears_tag: false, tag: customer_tag(0) });
+            }
             Self::Access(vid) | Self::Qinq(vid) => vid.get(),
             Self::Trunk { native: Some(vid), .. } => vid.get(),
-            Self::Trunk { native: None, .. } => return Err(DropReason::NoNativeVlan),
+            Self::Trunk { native: None, .. } | Self::Mapped { rest: false, .. } => {
+                return Err(DropReason::NoNativeVlan);
+            }
         };
         let tag = priority.map_or(customer_tag(vlan), |tag| Tag { tci: tag.tci.with_vid(vlan), ..tag });
         Ok(Admitted { vlan, wears_tag: priority.is_some(), tag })
@@ -131,6 +144,8 @@ impl VlanMode {
             Self::Access(vid) | Self::Qinq(vid) => (vid.get() == vlan).then_some(false),
             Self::Trunk { native: Some(vid), .. } if vid.get() == vlan => Some(false),
             Self::Trunk { tagged, .. } => tagged.contains(vlan).then_some(true),
+            Self::Mapped { vlans, .. } if vlans.contains(vlan) => Some(false),
+            Self::Mapped { rest, .. } => rest.then_some(vlan != 0),
         }
     }
 
@@ -140,6 +155,7 @@ impl VlanMode {
             Self::Transparent => (None, None),
             Self::Access(vid) | Self::Qinq(vid) => (Some(*vid), None),
             Self::Trunk { tagged, native } => (*native, (!tagged.is_all()).then_some(tagged)),
+            Self::Mapped { vlans, .. } => (None, Some(vlans)),
         };
         one.into_iter().chain(list.into_iter().flat_map(|l| l.iter())).map(Vid::get)
     }

@@ -3,13 +3,22 @@
 //! Each problem names the key, the value and what is allowed.
 //! Only what can be seen from one object alone is checked here; names that must exist are checked where all objects are known.
 
-use std::{net::IpAddr, ops::RangeInclusive};
+mod device;
+mod tunnel;
+mod vm;
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    ops::RangeInclusive,
+};
+
+use ipnet::IpNet;
 
 use super::{
-    spec::{BridgeSpec, FdbSpec, MAX_FDB_LIMIT, PortSpec, PortType},
-    words::{NAME_MAX, VlanList},
+    spec::{BridgeSpec, FdbSpec, MAX_FDB_LIMIT, NeighSpec, PortSpec, PortType, UplinkSpec},
+    words::{NAME_MAX, PortName, VlanList},
 };
-use crate::wire::Vid;
+use crate::wire::{MacAddr, Vid};
 
 /// The least MTU of an Ethernet interface (`ETH_MIN_MTU`).
 pub const MIN_MTU: u32 = 68;
@@ -28,6 +37,7 @@ const VLAN_KEYS: [&str; 3] = ["access", "native", "qinq"];
 pub(super) fn limit(key: &str) -> Option<RangeInclusive<u32>> {
     Some(match key {
         "mtu" => MIN_MTU..=MAX_TAP_MTU,
+        "dst_port" | "dstport" => 1..=u32::from(u16::MAX),
         "queues" => 1..=u32::from(MAX_TAP_QUEUES),
         "fdb_limit" => 1..=MAX_FDB_LIMIT,
         "ageing" => 0..=MAX_AGEING,
@@ -72,6 +82,52 @@ fn is_interface_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_MAX && !taken.contains(&name) && name.chars().all(legal)
 }
 
+fn no_station(key: &'static str, mac: MacAddr) -> Option<Problem> {
+    let message = || format!("{key}: {mac} is not the address of a station: it is a group address or zero");
+    (!mac.is_station()).then(|| Problem::new(key, message()))
+}
+
+/// An address that no host has.
+fn no_host(key: &'static str, ip: IpAddr, shown: &impl std::fmt::Display) -> Option<Problem> {
+    let broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+    (ip.is_unspecified() || ip.is_multicast() || broadcast)
+        .then(|| Problem::new(key, format!("{key}: {shown} is not the address of a host")))
+}
+
+/// An address that is not for one host of its network.
+fn no_single_host(key: &'static str, ip: IpAddr, network: &IpNet) -> Option<Problem> {
+    // A prefix of two addresses is a link between two hosts and has none that is kept (RFC 3021, RFC 6164).
+    let what = match network {
+        IpNet::V4(net) if net.prefix_len() < 31 && ip == net.network() => "the number of its network",
+        IpNet::V4(net) if net.prefix_len() < 31 && ip == net.broadcast() => {
+            "the broadcast address of its network"
+        }
+        // "The 'subnet prefix' in an anycast address is the prefix that identifies a specific link" (RFC 4291 §2.6.1).
+        IpNet::V6(net) if net.prefix_len() < 127 && ip == net.network() => {
+            "the subnet-router anycast address of its network"
+        }
+        _ => return None,
+    };
+    Some(Problem::new(key, format!("{key}: {ip} is {what} {}, not the address of a host", network.trunc())))
+}
+
+/// What is wrong with the name of an interface, which is that of the object `name` where none is given.
+fn no_interface_name(name: &PortName, ifname: Option<&str>) -> Option<Problem> {
+    let allowed = "is no interface name: 1 to 15 bytes without spaces and / : %, not all or default";
+    match ifname {
+        Some(ifname) if !is_interface_name(ifname) => {
+            let shown: String = ifname.chars().take(64).collect();
+            Some(Problem::new("ifname", format!("ifname: {shown:?} {allowed}")))
+        }
+        None if !is_interface_name(name.as_str()) => Some(Problem {
+            key: "name",
+            with: Some("ifname"),
+            message: format!("name: \"{name}\" {allowed}; give the interface another name with ifname"),
+        }),
+        _ => None,
+    }
+}
+
 impl BridgeSpec {
     /// What is wrong with it; nothing where it can be made.
     pub fn check(&self) -> Vec<String> {
@@ -95,18 +151,16 @@ impl PortSpec {
 
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems = self.vlan_problems();
+        problems.extend(self.type_problems());
         match self.options.kind_or_default() {
             PortType::Tap => problems.extend(self.tap_problems()),
+            PortType::Netdev | PortType::Stream | PortType::Dgram | PortType::VhostUser => {
+                problems.extend(self.vm_problems());
+            }
+            PortType::Vxlan | PortType::Geneve => problems.extend(self.tunnel_problems()),
         }
-        if let Some(secure) = self.options.secure.as_ref().filter(|s| !s.mac.is_station()) {
-            problems.push(Problem::new(
-                "secure",
-                format!(
-                    "secure: {} is not the address of a station: it is a group address or zero",
-                    secure.mac
-                ),
-            ));
-        }
+        let secure = self.options.secure.as_ref();
+        problems.extend(secure.and_then(|secure| no_station("secure", secure.mac)));
         problems
     }
 
@@ -149,35 +203,12 @@ impl PortSpec {
                 .into_iter()
                 .flatten()
                 .collect();
-        let allowed = "is no interface name: 1 to 15 bytes without spaces and / : %, not all or default";
-        match &o.ifname {
-            Some(ifname) if !is_interface_name(ifname) => {
-                let shown: String = ifname.chars().take(64).collect();
-                problems.push(Problem::new("ifname", format!("ifname: {shown:?} {allowed}")));
-            }
-            None if !is_interface_name(self.name.as_str()) => problems.push(Problem {
-                key: "name",
-                with: Some("ifname"),
-                message: format!(
-                    "name: \"{}\" {allowed}; give the interface another name with ifname",
-                    self.name
-                ),
-            }),
-            _ => {}
-        }
-        if let Some(mac) = o.mac.filter(|mac| !mac.is_station()) {
-            problems.push(Problem::new(
-                "mac",
-                format!("mac: {mac} is not the address of a station: it is a group address or zero"),
-            ));
-        }
+        problems.extend(no_interface_name(&self.name, o.ifname.as_deref()));
+        problems.extend(o.mac.and_then(|mac| no_station("mac", mac)));
         for address in &o.address {
             let (ip, mtu) = (address.addr(), o.mtu_or_default());
-            if ip.is_unspecified() || ip.is_multicast() {
-                problems.push(Problem::new(
-                    "address",
-                    format!("address: {address} is not the address of a host"),
-                ));
+            if let Some(problem) = no_host("address", ip, address) {
+                problems.push(problem);
             } else if matches!(ip, IpAddr::V6(_)) && (MIN_MTU..MIN_IPV6_MTU).contains(&mtu) {
                 problems.push(Problem {
                     key: "address",
@@ -198,13 +229,75 @@ impl FdbSpec {
 
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems: Vec<Problem> = out_of_range("vlan", Some(self.vlan.into())).into_iter().collect();
-        if !self.mac.is_station() {
-            problems.push(Problem::new(
-                "mac",
-                format!("mac: {} is not the address of a station: it is a group address or zero", self.mac),
-            ));
-        }
+        problems.extend(no_station("mac", self.mac));
+        problems.extend(self.remote_problem());
         problems
+    }
+}
+
+impl NeighSpec {
+    /// What is wrong with it; nothing where it can be made.
+    pub fn check(&self) -> Vec<String> {
+        messages(self.problems())
+    }
+
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let range = out_of_range("vlan", Some(self.vlan.into()));
+        let message =
+            || format!("ip: {} is not the address of a neighbour: it is a loopback address", self.ip);
+        let host = match self.ip.is_loopback() {
+            true => Some(Problem::new("ip", message())),
+            false => no_host("ip", self.ip, &self.ip),
+        };
+        range.into_iter().chain(host).chain(no_station("mac", self.mac)).collect()
+    }
+}
+
+impl UplinkSpec {
+    /// What is wrong with it; nothing where it can be made.
+    pub fn check(&self) -> Vec<String> {
+        messages(self.problems())
+    }
+
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let o = &self.options;
+        let mut problems: Vec<Problem> = out_of_range("mtu", o.mtu).into_iter().collect();
+        problems.extend(out_of_range("queues", o.queues.map(u32::from)));
+        problems.extend(no_interface_name(&self.name, o.ifname.as_deref()));
+        problems.extend(o.mac.and_then(|mac| no_station("mac", mac)));
+        let (ip, mtu) = (self.address.addr(), o.mtu_or_default());
+        problems.extend(self.address_problem(ip));
+        if ip.is_ipv6() && (MIN_MTU..MIN_IPV6_MTU).contains(&mtu) {
+            problems.push(Problem {
+                key: "mtu",
+                with: Some("address"),
+                message: format!("mtu: {mtu} is too little for {}: IPv6 needs {MIN_IPV6_MTU}", self.address),
+            });
+        }
+        problems.extend(o.gateway.and_then(|gateway| self.gateway_problem(gateway)));
+        problems
+    }
+
+    fn address_problem(&self, ip: IpAddr) -> Option<Problem> {
+        if ip.is_loopback() {
+            let message =
+                format!("address: {} is a loopback address, which no other host reaches", self.address);
+            return Some(Problem::new("address", message));
+        }
+        no_host("address", ip, &self.address).or_else(|| no_single_host("address", ip, &self.address))
+    }
+
+    fn gateway_problem(&self, gateway: IpAddr) -> Option<Problem> {
+        let address = self.address;
+        let message = if gateway == address.addr() {
+            format!("gateway: {gateway} is the address of the switch itself")
+        } else if !address.contains(&gateway) {
+            format!("gateway: {gateway} is not in the prefix of {address}")
+        } else {
+            return no_host("gateway", gateway, &gateway)
+                .or_else(|| no_single_host("gateway", gateway, &address));
+        };
+        Some(Problem { key: "gateway", with: Some("address"), message })
     }
 }
 
@@ -298,7 +391,12 @@ mod tests {
         ] {
             assert_eq!(port(bad), messages, "{bad}");
         }
-        let options = BridgeOptions { ageing: Some(Seconds(1_000_001)), fdb_limit: Some(0) };
+        let options = BridgeOptions {
+            ageing: Some(Seconds(1_000_001)),
+            fdb_limit: Some(0),
+            move_limit: None,
+            neigh_snoop: None,
+        };
         assert_eq!(
             BridgeSpec { name: "br0".parse().unwrap(), options }.check(),
             ["ageing: 1000001 is not allowed: 0 to 1000000", "fdb_limit: 0 is not allowed: 1 to 16777216"]
@@ -316,6 +414,85 @@ mod tests {
     }
 
     #[test]
+    fn a_neighbour_is_a_host_with_the_address_of_a_station() {
+        let neigh = |text: &str| toml::from_str::<NeighSpec>(text).unwrap().check();
+        assert_eq!(
+            neigh("ip = \"198.51.100.1\"\nmac = \"02:00:00:00:00:01\"\nbridge = \"br0\"\nvlan = 10"),
+            [""; 0]
+        );
+        assert_eq!(
+            neigh("ip = \"ff02::1\"\nmac = \"33:33:00:00:00:01\"\nbridge = \"br0\"\nvlan = 4095"),
+            [
+                "vlan: 4095 is not allowed: 0 to 4094",
+                "ip: ff02::1 is not the address of a host",
+                "mac: 33:33:00:00:00:01 is not the address of a station: it is a group address or zero"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_uplink_has_its_gateway_in_its_prefix() {
+        let uplink = |address: &str, more: &str| {
+            let text = format!("name = \"up0\"\naddress = \"{address}\"\n{more}");
+            toml::from_str::<UplinkSpec>(&text).unwrap().check()
+        };
+        for (address, more) in [
+            ("198.51.100.1/24", "gateway = \"198.51.100.254\"\nmtu = 9000\nqueues = 2"),
+            ("198.51.100.1/32", "mtu = 68"),
+            ("198.51.100.8/31", "gateway = \"198.51.100.9\""),
+            ("2001:db8::/128", ""),
+            ("2001:db8::1/127", "gateway = \"2001:db8::\"\nmtu = 1280"),
+        ] {
+            assert_eq!(uplink(address, more), [""; 0], "{address} {more}");
+        }
+        for (address, more, message) in [
+            ("0.0.0.0/0", "", "address: 0.0.0.0/0 is not the address of a host"),
+            ("127.0.0.1/32", "", "address: 127.0.0.1/32 is a loopback address, which no other host reaches"),
+            ("::1/128", "", "address: ::1/128 is a loopback address, which no other host reaches"),
+            (
+                "198.51.100.8/30",
+                "",
+                "address: 198.51.100.8 is the number of its network 198.51.100.8/30, not the address of a host",
+            ),
+            (
+                "198.51.100.11/30",
+                "",
+                "address: 198.51.100.11 is the broadcast address of its network 198.51.100.8/30, not the address of a host",
+            ),
+            (
+                "2001:db8::/64",
+                "",
+                "address: 2001:db8:: is the subnet-router anycast address of its network 2001:db8::/64, not the address of a host",
+            ),
+            (
+                "198.51.100.9/30",
+                "gateway = \"198.51.100.11\"",
+                "gateway: 198.51.100.11 is the broadcast address of its network 198.51.100.8/30, not the address of a host",
+            ),
+            (
+                "198.51.100.1/24",
+                "gateway = \"203.0.113.1\"",
+                "gateway: 203.0.113.1 is not in the prefix of 198.51.100.1/24",
+            ),
+            (
+                "198.51.100.1/24",
+                "gateway = \"2001:db8::1\"",
+                "gateway: 2001:db8::1 is not in the prefix of 198.51.100.1/24",
+            ),
+            (
+                "198.51.100.1/32",
+                "gateway = \"198.51.100.1\"",
+                "gateway: 198.51.100.1 is the address of the switch itself",
+            ),
+            ("2001:db8::1/64", "mtu = 1000", "mtu: 1000 is too little for 2001:db8::1/64: IPv6 needs 1280"),
+            ("198.51.100.1/24", "mtu = 9", "mtu: 9 is not allowed: 68 to 65521"),
+            ("198.51.100.1/24", "queues = 0", "queues: 0 is not allowed: 1 to 256"),
+        ] {
+            assert_eq!(uplink(address, more), [message], "{address} {more}");
+        }
+    }
+
+    #[test]
     fn a_port_whose_name_is_no_interface_name_needs_one() {
         let mut spec: PortSpec = toml::from_str("name = \"tap%d\"\nbridge = \"br0\"").unwrap();
         assert!(spec.check()[0].contains("give the interface another name with ifname"));
@@ -328,10 +505,12 @@ mod tests {
         let keys = [
             keys_of::<BridgeOptions>(),
             keys_of::<PortOptions>(),
+            keys_of::<crate::config::UplinkOptions>(),
             keys_of::<crate::config::keys::FdbOptions>(),
         ]
         .concat();
-        let limited = ["mtu", "queues", "fdb_limit", "ageing", "vlan", "access", "native", "qinq"];
+        let limited =
+            ["mtu", "queues", "dst_port", "fdb_limit", "ageing", "vlan", "access", "native", "qinq"];
         assert!(limited.iter().all(|k| keys.contains(k) && limit(k).is_some()));
     }
 }

@@ -8,10 +8,33 @@ use std::fmt;
 use serde::Serialize;
 use toml::{Table, Value};
 
-use super::spec::{BridgeSpec, FdbSpec, PortSpec};
+use super::spec::{BridgeSpec, FdbSpec, NeighSpec, PortSpec, UplinkSpec};
 
 /// The keys whose change needs another interface or another place in the switch: the port is deleted and added again.
-pub(super) const IMMUTABLE: [&str; 7] = ["bridge", "type", "ifname", "netns", "queues", "persist", "offload"];
+pub(super) const IMMUTABLE: [&str; 19] = [
+    "bridge",
+    "type",
+    "ifname",
+    "netns",
+    "queues",
+    "persist",
+    "offload",
+    "driver",
+    "qdisc_bypass",
+    "path",
+    "listen",
+    "connect",
+    "peer_path",
+    "server",
+    "client",
+    "local",
+    "dst_port",
+    "group",
+    "underlay_dev",
+];
+
+/// What stands for a value that was not given and has no default.
+pub(super) const UNSET: &str = "unset";
 
 /// One key that has another value; prints as `key: old -> new`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,28 +61,31 @@ impl Difference {
 
 /// The keys that are set, in the order of the fields.
 pub(super) fn table_of(options: &impl Serialize) -> Table {
-    // Cannot fail: the words serialize as text, booleans, arrays of text and numbers below 2^32.
+    // Cannot fail: the words serialize as text, booleans, arrays of text, numbers below 2^32 and tables of these.
     Table::try_from(options).unwrap_or_default()
 }
 
 fn shown(value: Option<&Value>) -> String {
     match value {
-        None => "unset".to_owned(),
+        None => UNSET.to_owned(),
         Some(Value::String(text)) => text.clone(),
         Some(Value::Boolean(on)) => if *on { "on" } else { "off" }.to_owned(),
         Some(Value::Array(all)) => all.iter().map(|v| shown(Some(v))).collect::<Vec<_>>().join(","),
+        Some(Value::Table(all)) => {
+            all.iter().map(|(key, v)| format!("{key}={}", shown(Some(v)))).collect::<Vec<_>>().join(",")
+        }
         Some(other) => other.to_string(),
     }
 }
 
-fn between(old: &Table, new: &Table) -> Vec<Difference> {
+pub(super) fn between(old: &Table, new: &Table) -> Vec<Difference> {
     let added = new.keys().filter(|key| !old.contains_key(*key));
     let keys = old.keys().chain(added).filter(|key| old.get(*key) != new.get(*key));
     keys.map(|key| Difference { key: key.clone(), old: shown(old.get(key)), new: shown(new.get(key)) })
         .collect()
 }
 
-fn texts(differences: Vec<Difference>) -> Vec<String> {
+pub(super) fn texts(differences: Vec<Difference>) -> Vec<String> {
     differences.iter().map(Difference::to_string).collect()
 }
 
@@ -120,6 +146,34 @@ impl FdbSpec {
     }
 }
 
+impl NeighSpec {
+    /// What would change were `new` in force, as `key: old -> new`.
+    pub fn difference(&self, new: &Self) -> Vec<String> {
+        texts(self.differences(new))
+    }
+
+    pub(super) fn differences(&self, new: &Self) -> Vec<Difference> {
+        between(&table_of(self), &table_of(new))
+    }
+}
+
+impl UplinkSpec {
+    /// What would change were `new` in force, as `key: old -> new`, in a daemon of `workers` workers. Nothing of an
+    /// uplink changes while it lives: it is deleted and added again.
+    pub fn difference(&self, new: &Self, workers: u16) -> Vec<String> {
+        texts(self.differences(new, workers))
+    }
+
+    pub(super) fn differences(&self, new: &Self, workers: u16) -> Vec<Difference> {
+        let all = |spec: &Self| {
+            let mut table = table_of(&spec.effective(workers));
+            table.insert("address".into(), spec.address.to_string().into());
+            table
+        };
+        between(&all(self), &all(new))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +213,8 @@ mod tests {
             [
                 "access: 10 -> unset",
                 "flood: off -> on",
+                "mac_limit: 0 -> 64",
+                "storm_limit: 0 -> 1000",
                 "trunk: unset -> all",
                 "secure: unset -> mac=02:00:00:00:00:01",
                 "netns: unset -> blue"
@@ -169,6 +225,64 @@ mod tests {
             toml::from_str("mac = \"02:00:00:00:00:01\"\nbridge = \"br0\"\nport = \"vm1\"").unwrap();
         let sticky = FdbSpec { sticky: true, ..fdb.clone() };
         assert_eq!(fdb.difference(&sticky), ["sticky: off -> on"]);
+        let neigh: NeighSpec =
+            toml::from_str("ip = \"198.51.100.1\"\nmac = \"02:00:00:00:00:01\"\nbridge = \"br0\"").unwrap();
+        let other = NeighSpec { mac: "02:00:00:00:00:02".parse().unwrap(), ..neigh.clone() };
+        assert_eq!(neigh.difference(&other), ["mac: 02:00:00:00:00:01 -> 02:00:00:00:00:02"]);
+        let uplink =
+            |toml: &str| -> UplinkSpec { toml::from_str(&format!("name = \"up0\"\n{toml}")).unwrap() };
+        let plain = uplink("address = \"198.51.100.1/30\"");
+        let same =
+            uplink("address = \"198.51.100.1/30\"\ngateway = \"198.51.100.2\"\nqueues = 1\nmtu = 1500");
+        assert_eq!(plain.difference(&same, 1), [""; 0]);
+        assert_eq!(
+            plain.difference(&uplink("address = \"198.51.100.2/30\"\nmtu = 9000"), 1),
+            [
+                "gateway: 198.51.100.2 -> 198.51.100.1",
+                "mtu: 1500 -> 9000",
+                "address: 198.51.100.1/30 -> 198.51.100.2/30"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_tunnel_changes_all_but_its_sockets_while_it_lives() {
+        let tunnel = "type = \"vxlan\"\nlocal = \"198.51.100.1\"\n";
+        let old = port(&format!("{tunnel}vlan_vni = {{ 20 = 7, 10 = 1010 }}\nremote = \"198.51.100.2\""));
+        let new = port(&format!(
+            "{tunnel}vni = 5\nremote = [\"198.51.100.3\", \"198.51.100.2\"]\nttl = \"inherit\"\nlearning = false"
+        ));
+        assert_eq!(
+            old.difference(&new, 1),
+            [
+                "learning: on -> off",
+                "vlan_vni: 10=1010,20=7 -> unset",
+                "remote: 198.51.100.2 -> 198.51.100.2,198.51.100.3",
+                "ttl: 64 -> inherit",
+                "remote_check: off -> on",
+                "vni: unset -> 5",
+            ]
+        );
+        assert_eq!(old.immutable_differences(&new, 1), [""; 0]);
+        let moved = port(
+            "type = \"vxlan\"\nlocal = \"198.51.100.9\"\ndst_port = 4790\nvni = 5\ngroup = \"239.1.1.1\"\nunderlay_dev = \"eth0\"",
+        );
+        assert_eq!(
+            new.immutable_differences(&moved, 1),
+            [
+                "local: 198.51.100.1 -> 198.51.100.9",
+                "dst_port: 4789 -> 4790",
+                "group: unset -> 239.1.1.1",
+                "underlay_dev: unset -> eth0",
+            ]
+        );
+        let written = port(&format!(
+            "{tunnel}vni = 5\nremote = \"198.51.100.2\"\ndst_port = 4789\nsrc_port = \"49152-65535\"\nttl = 64\ntos = 0\ndf = \"unset\"\nudp_csum = true\nudp6_zero_csum_rx = false\nremote_check = false\nbum_limit = 0\ngbp = false\nreserved = \"ignore\""
+        ));
+        assert_eq!(
+            port(&format!("{tunnel}vni = 5\nremote = \"198.51.100.2\"")).difference(&written, 1),
+            [""; 0]
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! unknown key and a value that does not fit, which name the key.
 //! The keys are those of the structs: no list of them exists beside the fields.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use serde::{
     Deserialize, Deserializer,
@@ -14,7 +14,9 @@ use serde::{
 
 use super::{
     check::limit,
-    spec::{BridgeSpec, FdbSpec, PortSpec},
+    device::{DeviceOptions, DeviceSpec},
+    spec::{BridgeSpec, FdbSpec, NeighSpec, PortSpec, UplinkOptions, UplinkSpec},
+    tunnel, words,
 };
 
 /// The longest message a bad value can cause: values come from strangers and are shown to operators.
@@ -106,6 +108,7 @@ fn bad_value(key: &str, error: &impl fmt::Display) -> String {
                 format!("{what}, expected a number from {} to {}", range.start(), range.end())
             }
             (_, "a sequence") => format!("{what}, expected an array"),
+            (_, "u16") => format!("{what}, expected a number from 0 to {}", u16::MAX),
             (_, "u32") => format!("{what}, expected a number from 0 to {}", u32::MAX),
             (_, "i64") => format!("{what}, expected a number"),
             _ => text.to_owned(),
@@ -215,19 +218,56 @@ impl<'de> Deserialize<'de> for PortSpec {
 #[serde(deny_unknown_fields)]
 pub(super) struct FdbOptions {
     vlan: Option<u16>,
+    #[serde(default, deserialize_with = "tunnel::maybe_ip")]
+    remote: Option<IpAddr>,
     sticky: Option<bool>,
 }
 
 impl<'de> Deserialize<'de> for FdbSpec {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let ([mac, bridge, port], FdbOptions { vlan, sticky }) = flat(d, ["mac", "bridge", "port"])?;
+        let ([mac, bridge, port], FdbOptions { vlan, remote, sticky }) = flat(d, ["mac", "bridge", "port"])?;
         Ok(Self {
             mac: word("mac", &mac)?,
             bridge: word("bridge", &bridge)?,
             vlan: vlan.unwrap_or(0),
             port: word("port", &port)?,
+            remote,
             sticky: sticky.unwrap_or(false),
         })
+    }
+}
+
+/// The keys of a neighbour that can be left out.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NeighOptions {
+    vlan: Option<u16>,
+}
+
+impl<'de> Deserialize<'de> for NeighSpec {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let ([ip, mac, bridge], NeighOptions { vlan }) = flat(d, ["ip", "mac", "bridge"])?;
+        Ok(Self {
+            ip: tunnel::ip(&ip).map_err(|e| D::Error::custom(bad_value("ip", &e)))?,
+            mac: word("mac", &mac)?,
+            bridge: word("bridge", &bridge)?,
+            vlan: vlan.unwrap_or(0),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for DeviceSpec {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let ([name, kind], options): (_, DeviceOptions) = flat(d, ["name", "type"])?;
+        Ok(Self { name: word("name", &name)?, kind: word("type", &kind)?, options })
+    }
+}
+
+impl<'de> Deserialize<'de> for UplinkSpec {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let ([name, address], options): (_, UplinkOptions) = flat(d, ["name", "address"])?;
+        let address = words::address(&address).map_err(|e| D::Error::custom(bad_value("address", &e)))?;
+        Ok(Self { name: word("name", &name)?, address, options })
     }
 }
 
@@ -258,6 +298,16 @@ mod tests {
         assert_eq!(
             serde_json::to_value(serde_json::from_value::<FdbSpec>(fdb.clone()).unwrap()).unwrap(),
             fdb
+        );
+        let neigh = json!({ "ip": "2001:db8::7", "mac": "02:00:00:00:00:07", "bridge": "br0", "vlan": 10 });
+        assert_eq!(
+            serde_json::to_value(serde_json::from_value::<NeighSpec>(neigh.clone()).unwrap()).unwrap(),
+            neigh
+        );
+        let uplink = json!({ "name": "up0", "address": "198.51.100.1/30", "gateway": "198.51.100.2", "offload": false });
+        assert_eq!(
+            serde_json::to_value(serde_json::from_value::<UplinkSpec>(uplink.clone()).unwrap()).unwrap(),
+            uplink
         );
     }
 
@@ -303,7 +353,28 @@ mod tests {
             ),
             ("access", json!("x"), "access: invalid type: string \"x\", expected a number from 1 to 4094"),
             ("flood", json!("maybe"), "flood: \"maybe\" is neither on nor off"),
-            ("type", json!("tun"), "type: unknown variant `tun`, expected `tap`"),
+            (
+                "type",
+                json!("tun"),
+                "type: unknown variant `tun`, expected one of `tap`, `netdev`, `stream`, `dgram`, `vhost-user`, `vxlan`, `geneve`",
+            ),
+            (
+                "vni",
+                json!(16_777_216),
+                "vni: \"16777216\" is not a VNI: a number from 0 to 16777215 (24 bits)",
+            ),
+            ("local", json!("x"), "local: \"x\" is no IP address: write 198.51.100.1 or 2001:db8::1"),
+            (
+                "dst_port",
+                json!(65_536),
+                "dst_port: invalid value: integer `65536`, expected a number from 1 to 65535",
+            ),
+            (
+                "gbp_id",
+                json!(65_536),
+                "gbp_id: invalid value: integer `65536`, expected a number from 0 to 65535",
+            ),
+            ("ttl", json!(256), "ttl: \"256\" is neither a number up to 255 nor inherit"),
             (
                 "name",
                 json!("a234567890123456"),
@@ -325,7 +396,10 @@ mod tests {
 
     #[test]
     fn the_keys_of_a_struct_are_its_fields() {
-        assert_eq!(keys_of::<crate::config::BridgeOptions>(), ["ageing", "fdb_limit"]);
-        assert_eq!(keys_of::<FdbOptions>(), ["vlan", "sticky"]);
+        assert_eq!(
+            keys_of::<crate::config::BridgeOptions>(),
+            ["ageing", "fdb_limit", "move_limit", "neigh_snoop"]
+        );
+        assert_eq!(keys_of::<FdbOptions>(), ["vlan", "remote", "sticky"]);
     }
 }

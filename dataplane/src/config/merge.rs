@@ -1,6 +1,7 @@
 //! What `set` makes of settings: those given replace, those unset go back to their default.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use toml::Table;
 
 use super::{
     diff::table_of,
@@ -35,11 +36,50 @@ pub enum MergeError {
     Unwritable(#[from] toml::de::Error),
 }
 
+/// The settings of `old` without those named in `unset` as a key or a flag.
+fn without(
+    old: &impl Serialize,
+    change: &impl Serialize,
+    unset: &[String],
+    known: &'static [&'static str],
+) -> Result<Table, MergeError> {
+    let (mut table, given) = (table_of(old), table_of(change));
+    for name in unset {
+        let key = name.trim_start_matches("--").replace('-', "_");
+        if !known.contains(&key.as_str()) {
+            let name: String = name.chars().take(64).collect();
+            return Err(MergeError::Unknown { near: nearest(&key, known), name, known });
+        }
+        if given.contains_key(&key) {
+            return Err(MergeError::Contradiction { key });
+        }
+        table.remove(&key);
+    }
+    Ok(table)
+}
+
+/// The settings of `old` with those of `change` that are given, and without those named in `unset`.
+pub(super) fn merge<T: Serialize + DeserializeOwned>(
+    old: &T,
+    change: &T,
+    unset: &[String],
+    known: &'static [&'static str],
+) -> Result<T, MergeError> {
+    let mut table = without(old, change, unset, known)?;
+    table.extend(table_of(change));
+    Ok(T::deserialize(table)?)
+}
+
 impl BridgeOptions {
     /// These settings with those of `change` that are given.
     pub fn merge(&self, change: &Self) -> Self {
-        let Self { ageing, fdb_limit } = change.clone();
-        Self { ageing: ageing.or(self.ageing), fdb_limit: fdb_limit.or(self.fdb_limit) }
+        let Self { ageing, fdb_limit, move_limit, neigh_snoop } = change.clone();
+        Self {
+            ageing: ageing.or(self.ageing),
+            fdb_limit: fdb_limit.or(self.fdb_limit),
+            move_limit: move_limit.or(self.move_limit),
+            neigh_snoop: neigh_snoop.or(self.neigh_snoop),
+        }
     }
 }
 
@@ -52,19 +92,8 @@ impl PortOptions {
     /// # Errors
     /// Where `unset` names what is no setting or what `change` sets.
     pub fn merge(&self, change: &Self, unset: &[String]) -> Result<Self, MergeError> {
-        let (mut table, given) = (table_of(self), table_of(change));
-        for name in unset {
-            let key = name.trim_start_matches("--").replace('-', "_");
-            let known = keys_of::<Self>();
-            if !known.contains(&key.as_str()) {
-                let name: String = name.chars().take(64).collect();
-                return Err(MergeError::Unknown { near: nearest(&key, known), name, known });
-            }
-            if given.contains_key(&key) {
-                return Err(MergeError::Contradiction { key });
-            }
-            table.remove(&key);
-        }
+        let mut table = without(self, change, unset, keys_of::<Self>())?;
+        let given = table_of(change);
         let mut vlan = VLAN.iter().filter(|key| given.contains_key(**key));
         if let Some(first) = vlan.next() {
             let native_alone = *first == "native" && vlan.next().is_none() && table.contains_key("trunk");

@@ -8,6 +8,7 @@
 
 mod check;
 mod defaults;
+pub mod device;
 mod diff;
 mod keys;
 mod merge;
@@ -16,6 +17,7 @@ mod plan;
 pub mod spec;
 mod syntax;
 pub mod topology;
+mod tunnel;
 mod vlans;
 pub mod words;
 
@@ -26,10 +28,15 @@ mod reference;
 
 pub use check::{MAX_TAP_MTU, MAX_TAP_QUEUES, MIN_MTU};
 pub use defaults::DEFAULT_MTU;
+pub use device::{DeviceOptions, DeviceSpec, DeviceType};
 pub use diff::Difference;
 pub use keys::keys_of;
 pub use merge::MergeError;
 pub use plan::{Change, plan};
-pub use spec::{BridgeOptions, BridgeSpec, FdbSpec, PortOptions, PortSpec, PortType};
+pub use spec::{
+    BridgeOptions, BridgeSpec, Driver, FdbSpec, NeighSpec, PortOptions, PortSpec, PortType, UplinkOptions,
+    UplinkSpec,
+};
 pub use topology::{Mistake, SourceLines, Topology};
-pub use words::{AdminState, BridgeName, Netns, OnOff, PortName, Seconds, Secure, VlanList};
+pub use tunnel::{Df, Inherit, PortRange, Reserved, VlanVni};
+pub use words::{AdminState, BridgeName, DeviceName, Netns, OnOff, PortName, Seconds, Secure, VlanList};

@@ -17,8 +17,9 @@ use toml::{
 
 use super::{
     check::Problem,
+    device::{DeviceSpec, Graph, Node},
     keys::{missing, unknown},
-    spec::{BridgeSpec, FdbSpec, PortSpec},
+    spec::{BridgeSpec, FdbSpec, NeighSpec, PortSpec, UplinkSpec},
     syntax::{Lines, is_header, sound},
     topology::{Mistake, SourceLines, Topology},
 };
@@ -35,6 +36,19 @@ trait Object: DeserializeOwned {
     fn problems(&self) -> Vec<Problem>;
     /// What tells one object of the kind from another.
     fn name(&self) -> String;
+}
+
+impl Object for DeviceSpec {
+    const TABLE: &'static str = "device";
+    const REQUIRED: &'static [(&'static str, &'static str)] = &[("name", "x"), ("type", "dummy")];
+
+    fn problems(&self) -> Vec<Problem> {
+        self.problems()
+    }
+
+    fn name(&self) -> String {
+        self.name.to_string()
+    }
 }
 
 impl Object for BridgeSpec {
@@ -77,7 +91,42 @@ impl Object for FdbSpec {
     }
 }
 
-const TABLES: [&str; 3] = [BridgeSpec::TABLE, PortSpec::TABLE, FdbSpec::TABLE];
+impl Object for UplinkSpec {
+    const TABLE: &'static str = "uplink";
+    const REQUIRED: &'static [(&'static str, &'static str)] =
+        &[("name", "x"), ("address", "198.51.100.1/24")];
+
+    fn problems(&self) -> Vec<Problem> {
+        self.problems()
+    }
+
+    fn name(&self) -> String {
+        self.name.to_string()
+    }
+}
+
+impl Object for NeighSpec {
+    const TABLE: &'static str = "neigh";
+    const REQUIRED: &'static [(&'static str, &'static str)] =
+        &[("ip", "198.51.100.1"), ("mac", "02:00:00:00:00:01"), ("bridge", "x")];
+
+    fn problems(&self) -> Vec<Problem> {
+        self.problems()
+    }
+
+    fn name(&self) -> String {
+        self.key()
+    }
+}
+
+const TABLES: [&str; 6] = [
+    DeviceSpec::TABLE,
+    BridgeSpec::TABLE,
+    UplinkSpec::TABLE,
+    PortSpec::TABLE,
+    FdbSpec::TABLE,
+    NeighSpec::TABLE,
+];
 
 /// An object as far as it could be read.
 struct Draft<T> {
@@ -149,25 +198,39 @@ pub(super) fn parse(text: &str) -> Result<(Topology, SourceLines), Vec<Mistake>>
     let (document, _) = DeTable::parse_recoverable(&sound.text);
     let mut document = document.into_inner();
 
+    let devices = parser.read::<DeviceSpec>(&mut document);
     let bridges = parser.read::<BridgeSpec>(&mut document);
+    let uplinks = parser.read::<UplinkSpec>(&mut document);
     let ports = parser.read::<PortSpec>(&mut document);
     let fdb = parser.read::<FdbSpec>(&mut document);
+    let neighs = parser.read::<NeighSpec>(&mut document);
     parser.refuse_rest(&document);
+    parser.refuse_twins(&devices, &["name"]);
     parser.refuse_twins(&bridges, &["name"]);
+    parser.refuse_twins(&uplinks, &["name"]);
     parser.refuse_twins(&ports, &["name"]);
     parser.refuse_twins(&fdb, &["mac", "bridge", "vlan"]);
-    parser.refuse_shared_interfaces(&ports);
+    parser.refuse_twins(&neighs, &["ip", "bridge", "vlan"]);
+    parser.refuse_shared_names(&uplinks, &ports);
+    parser.refuse_shared_addresses(&uplinks);
+    parser.refuse_shared_interfaces(&devices, &uplinks, &ports);
+    parser.refuse_shared_networks(&ports);
+    parser.refuse_shared_paths(&ports);
+    parser.refuse_cycles(&devices, &uplinks, &ports);
     if sound.mistakes.is_empty() {
-        parser.refuse_unknown_names(&bridges, &ports, &fdb);
+        parser.refuse_unknown_names(&bridges, &ports, &fdb, &neighs);
     }
 
     let Parser { mut mistakes, more, .. } = parser;
     if mistakes.is_empty() {
         let mut source = SourceLines::default();
         let topology = Topology {
+            device: keep(devices, &mut source),
             bridge: keep(bridges, &mut source),
+            uplink: keep(uplinks, &mut source),
             port: keep(ports, &mut source),
             fdb: keep(fdb, &mut source),
+            neigh: keep(neighs, &mut source),
         };
         return Ok((topology, source));
     }
@@ -296,23 +359,159 @@ impl Parser<'_> {
         }
     }
 
-    /// Two ports that own one interface.
-    fn refuse_shared_interfaces(&mut self, ports: &[Draft<PortSpec>]) {
-        let mut owners = BTreeMap::<_, &PortSpec>::new();
-        for draft in ports.iter().filter(|draft| draft.knows(&["name", "ifname", "netns"])) {
-            let port = &draft.spec;
-            let ifname = port.ifname_or_default();
-            let netns = port.options.netns.as_ref().map(ToString::to_string);
-            let owner = *owners.entry((netns, ifname)).or_insert(port);
-            // A name twice is one mistake, not also an interface twice.
-            if owner.name != port.name {
-                let key = if port.options.ifname.is_some() { "ifname" } else { "name" };
-                let message = format!(
-                    "port \"{}\": interface \"{ifname}\" is that of port \"{}\"",
-                    port.name, owner.name
-                );
-                self.mistake(draft.line_of(key), message);
+    /// Ports and uplinks share their names: both are what `--from PORT` and the like can mean.
+    fn refuse_shared_names(&mut self, uplinks: &[Draft<UplinkSpec>], ports: &[Draft<PortSpec>]) {
+        let taken: BTreeMap<_, _> = uplinks
+            .iter()
+            .filter(|u| u.knows(&["name"]))
+            .map(|u| (&u.spec.name, u.line_of("name")))
+            .collect();
+        for port in ports.iter().filter(|port| port.knows(&["name"])) {
+            if let Some(line) = taken.get(&port.spec.name) {
+                let message =
+                    format!("port \"{0}\": uplink \"{0}\" has that name, on line {line}", port.spec.name);
+                self.mistake(port.line_of("name"), message);
             }
+        }
+    }
+
+    /// Two uplinks that own one address.
+    fn refuse_shared_addresses(&mut self, uplinks: &[Draft<UplinkSpec>]) {
+        let mut owners = BTreeMap::<_, &UplinkSpec>::new();
+        for draft in uplinks.iter().filter(|draft| draft.knows(&["name", "address"])) {
+            let uplink = &draft.spec;
+            let owner = *owners.entry(uplink.address.addr()).or_insert(uplink);
+            if owner.name != uplink.name {
+                let message = format!(
+                    "uplink \"{}\": address: {} is that of uplink \"{}\"",
+                    uplink.name,
+                    uplink.address.addr(),
+                    owner.name
+                );
+                self.mistake(draft.line_of("address"), message);
+            }
+        }
+    }
+
+    /// Two devices, ports or uplinks that own one interface. A netdev port takes that of a device.
+    fn refuse_shared_interfaces(
+        &mut self,
+        devices: &[Draft<DeviceSpec>],
+        uplinks: &[Draft<UplinkSpec>],
+        ports: &[Draft<PortSpec>],
+    ) {
+        let mut owners = BTreeMap::new();
+        let devices =
+            devices.iter().filter(|draft| draft.knows(&["name", "netns", "peer"])).flat_map(|draft| {
+                draft.spec.interfaces().enumerate().map(|(end, (netns, ifname))| {
+                    let key = if end == 0 { "name" } else { "peer" };
+                    (("device", draft.spec.name.as_str()), (netns, ifname), draft.line_of(key), false)
+                })
+            });
+        let uplinks = uplinks.iter().filter(|draft| draft.knows(&["name", "ifname", "netns"])).map(|draft| {
+            let UplinkSpec { name, options, .. } = &draft.spec;
+            let key = if options.ifname.is_some() { "ifname" } else { "name" };
+            let place = (options.netns.as_ref(), draft.spec.ifname_or_default());
+            (("uplink", name.as_str()), place, draft.line_of(key), false)
+        });
+        let has_one = |port: &&Draft<PortSpec>| {
+            port.knows(&["name", "type", "ifname", "netns"])
+                && port.spec.options.kind_or_default().has_interface()
+        };
+        let ports = ports.iter().filter(has_one).map(|draft| {
+            let PortSpec { name, options, .. } = &draft.spec;
+            let key = if options.ifname.is_some() { "ifname" } else { "name" };
+            let place = (options.netns.as_ref(), draft.spec.ifname_or_default());
+            let takes = options.kind_or_default().is_netdev();
+            (("port", name.as_str()), place, draft.line_of(key), takes)
+        });
+        for ((kind, name), (netns, ifname), line, takes) in devices.chain(uplinks).chain(ports) {
+            let place = (netns.map(ToString::to_string), ifname);
+            let (of, owner) = *owners.entry(place.clone()).or_insert((kind, name));
+            if takes && of == "device" {
+                owners.insert(place, (kind, name));
+                continue;
+            }
+            // A name twice is one mistake, not also an interface twice.
+            let twins = owner == name && (kind == "device") == (of == "device");
+            if !twins {
+                let message =
+                    format!("{kind} \"{name}\": interface \"{ifname}\" is that of {of} \"{owner}\"");
+                self.mistake(line, message);
+            }
+        }
+    }
+
+    /// Two ports that have one socket in the file system.
+    fn refuse_shared_paths(&mut self, ports: &[Draft<PortSpec>]) {
+        let keys = ["name", "type", "path", "listen", "connect", "peer_path", "server", "client"];
+        let mut of_path = BTreeMap::<_, Vec<&PortSpec>>::new();
+        for draft in ports.iter().filter(|draft| draft.knows(&keys)) {
+            let port = &draft.spec;
+            let Some(path) = port.options.path.as_deref() else { continue };
+            let others = of_path.entry(path).or_default();
+            if let Some(why) = others.iter().filter(|o| o.name != port.name).find_map(|o| port.clash(o)) {
+                self.mistake(draft.line_of("path"), format!("port \"{}\": {why}", port.name));
+            }
+            others.push(port);
+        }
+    }
+
+    /// Two tunnels that take the same packets.
+    fn refuse_shared_networks(&mut self, ports: &[Draft<PortSpec>]) {
+        let keys = ["name", "type", "local", "dst_port", "netns", "vni", "vlan_vni"];
+        // Those with which a port can clash at all: thousands may share an address.
+        let mut of_network = BTreeMap::<_, Vec<&PortSpec>>::new();
+        let mut of_type = BTreeMap::<_, Vec<&PortSpec>>::new();
+        for draft in ports.iter().filter(|draft| draft.knows(&keys)) {
+            let (port, options) = (&draft.spec, &draft.spec.options);
+            let Some(local) = options.local else { continue };
+            let place = (local, options.dst_port_or_default());
+            let mut others = of_type.get(&place).cloned().unwrap_or_default();
+            others.extend(options.networks().filter_map(|vni| of_network.get(&(place, vni))).flatten());
+            if let Some(why) = others.iter().filter(|o| o.name != port.name).find_map(|o| port.clash(o)) {
+                let key = ["vni", "vlan_vni", "local"].into_iter().find(|key| draft.read.contains_key(*key));
+                let line = key.map_or(draft.line, |key| draft.line_of(key));
+                self.mistake(line, format!("port \"{}\": {why}", port.name));
+            }
+            let like = |o: &&PortSpec| o.options.kind == options.kind && o.options.netns == options.netns;
+            if !others.iter().any(like) {
+                of_type.entry(place).or_default().push(port);
+            }
+            options.networks().for_each(|vni| of_network.entry((place, vni)).or_default().push(port));
+        }
+    }
+
+    /// Devices that need each other, one by one in a circle.
+    fn refuse_cycles(
+        &mut self,
+        devices: &[Draft<DeviceSpec>],
+        uplinks: &[Draft<UplinkSpec>],
+        ports: &[Draft<PortSpec>],
+    ) {
+        let of = |drafts: &[Draft<DeviceSpec>]| -> Vec<DeviceSpec> {
+            let known = |draft: &&Draft<DeviceSpec>| draft.knows(&["name", "netns"]);
+            drafts.iter().filter(known).map(|draft| draft.spec.clone()).collect()
+        };
+        let known = of(devices);
+        let graph = Graph::of(
+            known.iter(),
+            uplinks.iter().filter(|u| u.knows(&["name"])).map(|u| &u.spec),
+            ports.iter().filter(|p| p.knows(&["name"])).map(|p| &p.spec),
+        );
+        for cycle in graph.cycles() {
+            let way = cycle.iter().zip(cycle.iter().cycle().skip(1));
+            let way: Vec<_> =
+                way.map(|((from, key), (to, _))| format!("{from} needs {to} ({key})")).collect();
+            let named = cycle.iter().find_map(|(node, key)| {
+                let Node::Device(name) = node else { return None };
+                devices.iter().find(|d| d.spec.name == *name).map(|d| (name, *key, d.line_of(key)))
+            });
+            let Some((name, key, line)) = named else { continue };
+            self.mistake(
+                line,
+                format!("device \"{name}\": {key}: it goes round in a circle: {}", way.join(", ")),
+            );
         }
     }
 
@@ -322,6 +521,7 @@ impl Parser<'_> {
         bridges: &[Draft<BridgeSpec>],
         ports: &[Draft<PortSpec>],
         fdb: &[Draft<FdbSpec>],
+        neighs: &[Draft<NeighSpec>],
     ) {
         // Where the name of a bridge could not be read, it may be the one that is missing elsewhere.
         let all_bridges = bridges.iter().all(|b| b.knows(&["name"]));
@@ -340,6 +540,16 @@ impl Parser<'_> {
                 self.mistake(port.line_of("bridge"), format!("{label}: {}", no_bridge(&port.spec.bridge)));
             }
         }
+        for neigh in neighs.iter().filter(|n| all_bridges && n.knows(&["bridge"])) {
+            if !names.contains(&neigh.spec.bridge) {
+                let label = if neigh.knows(&["ip"]) {
+                    format!("neigh \"{}\"", neigh.spec.ip)
+                } else {
+                    "neigh".into()
+                };
+                self.mistake(neigh.line_of("bridge"), format!("{label}: {}", no_bridge(&neigh.spec.bridge)));
+            }
+        }
         for entry in fdb {
             let label =
                 if entry.knows(&["mac"]) { format!("fdb \"{}\"", entry.spec.mac) } else { "fdb".into() };
@@ -348,6 +558,11 @@ impl Parser<'_> {
                 continue;
             }
             let (name, bridge) = (&entry.spec.port, &entry.spec.bridge);
+            if let Some(port) = owners.get(name).filter(|port| port.knows(&["type", "local"]))
+                && let Some(why) = entry.spec.remote_at(&port.spec)
+            {
+                self.mistake(entry.line_of("remote"), format!("{label}: {why}"));
+            }
             let problem = match owners.get(name) {
                 None if all_ports => "is not in this file; add a [[port]] of that name".to_owned(),
                 Some(port)

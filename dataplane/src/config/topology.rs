@@ -4,18 +4,24 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BridgeSpec, FdbSpec, PortSpec, parse};
+use super::{BridgeSpec, DeviceSpec, FdbSpec, NeighSpec, PortSpec, UplinkSpec, diff::table_of, parse};
 
 /// A whole configuration: the document form of a topology file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[allow(missing_docs)]
 pub struct Topology {
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub device: Vec<DeviceSpec>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bridge: Vec<BridgeSpec>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uplink: Vec<UplinkSpec>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub port: Vec<PortSpec>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fdb: Vec<FdbSpec>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub neigh: Vec<NeighSpec>,
 }
 
 /// One mistake of a topology file.
@@ -38,7 +44,7 @@ impl std::fmt::Display for Mistake {
 pub struct SourceLines(pub(super) BTreeMap<(&'static str, String), u32>);
 
 impl SourceLines {
-    /// The line of `[[kind]]` for the object `name` (of an FDB entry [`FdbSpec::key`]).
+    /// The line of `[[kind]]` for the object `name` (of an FDB entry [`FdbSpec::key`], of a neighbour [`NeighSpec::key`]).
     pub fn line(&self, kind: &'static str, name: &str) -> Option<u32> {
         self.0.get(&(kind, name.to_owned())).copied()
     }
@@ -48,6 +54,25 @@ impl FdbSpec {
     /// What tells one entry from another, in words: bridge, VLAN and address.
     pub fn key(&self) -> String {
         format!("{} vlan {} {}", self.bridge, self.vlan, self.mac)
+    }
+}
+
+impl NeighSpec {
+    /// What tells one neighbour from another, in words: bridge, VLAN and address.
+    pub fn key(&self) -> String {
+        format!("{} vlan {} {}", self.bridge, self.vlan, self.ip)
+    }
+}
+
+/// One object as `[[kind]]` and its keys, each in a line: also a table within it, which a topology file is easier to
+/// read with.
+fn write(kind: &str, object: &impl Serialize, out: &mut String) {
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    *out += &format!("[[{kind}]]\n");
+    for (key, value) in table_of(object) {
+        *out += &format!("{key} = {value}\n");
     }
 }
 
@@ -62,17 +87,27 @@ impl Topology {
 
     /// Puts the objects in the order of their names.
     pub fn sort(&mut self) {
+        self.device.sort_by(|a, b| a.name.cmp(&b.name));
         self.bridge.sort_by(|a, b| a.name.cmp(&b.name));
+        self.uplink.sort_by(|a, b| a.name.cmp(&b.name));
         self.port.sort_by(|a, b| a.name.cmp(&b.name));
         self.fdb.sort_by(|a, b| (&a.bridge, a.vlan, a.mac).cmp(&(&b.bridge, b.vlan, b.mac)));
+        self.neigh.sort_by(|a, b| (&a.bridge, a.vlan, a.ip).cmp(&(&b.bridge, b.vlan, b.ip)));
     }
 
     /// As a topology file: what was set and nothing else, by name; [`Topology::parse`] reads the same from it.
     pub fn to_toml(&self) -> String {
         let mut sorted = self.clone();
         sorted.sort();
-        // Cannot fail: the words serialize as text, booleans, arrays of text and numbers below 2^32.
-        toml::to_string(&sorted).unwrap_or_default()
+        let Self { device, bridge, uplink, port, fdb, neigh } = &sorted;
+        let mut text = String::new();
+        device.iter().for_each(|one| write("device", one, &mut text));
+        bridge.iter().for_each(|one| write("bridge", one, &mut text));
+        uplink.iter().for_each(|one| write("uplink", one, &mut text));
+        port.iter().for_each(|one| write("port", one, &mut text));
+        fdb.iter().for_each(|one| write("fdb", one, &mut text));
+        neigh.iter().for_each(|one| write("neigh", one, &mut text));
+        text
     }
 }
 
@@ -86,7 +121,9 @@ mod tests {
     #[test]
     fn an_export_reads_well() {
         let text = r#"
-            fdb = [{ mac = "02:00:00:00:00:07", bridge = "br0", vlan = 10, port = "vm2", sticky = true }]
+            fdb = [
+                { mac = "02:00:00:00:00:07", bridge = "br0", vlan = 10, port = "vm2", sticky = true },
+                { mac = "02:00:00:00:00:08", bridge = "br0", vlan = 10, port = "overlay", remote = "198.51.100.2" }]
             [[port]]
             name = "vm2"
             bridge = "br0"
@@ -97,6 +134,24 @@ mod tests {
             bridge = "br0"
             name = "vm1" # the first
             access = 10
+            [[port]]
+            name = "overlay"
+            bridge = "br0"
+            type = "vxlan"
+            local = "198.51.100.1"
+            remote = ["198.51.100.3", "198.51.100.2"]
+            ttl = 64
+            gbp = "on"
+            [port.vlan_vni]
+            20 = 2020
+            10 = 1010
+            [[neigh]]
+            ip = "198.51.100.7"
+            bridge = "br0"
+            mac = "02:00:00:00:00:07"
+            [[uplink]]
+            address = "203.0.113.1/30"
+            name = "up0"
             [[bridge]]
             ageing = "5m"
             name = "br0"
@@ -107,6 +162,20 @@ mod tests {
             r#"[[bridge]]
 name = "br0"
 ageing = "300s"
+
+[[uplink]]
+name = "up0"
+address = "203.0.113.1/30"
+
+[[port]]
+name = "overlay"
+bridge = "br0"
+type = "vxlan"
+vlan_vni = { 10 = 1010, 20 = 2020 }
+local = "198.51.100.1"
+remote = ["198.51.100.3", "198.51.100.2"]
+ttl = "64"
+gbp = true
 
 [[port]]
 name = "vm1"
@@ -126,6 +195,19 @@ bridge = "br0"
 vlan = 10
 port = "vm2"
 sticky = true
+
+[[fdb]]
+mac = "02:00:00:00:00:08"
+bridge = "br0"
+vlan = 10
+port = "overlay"
+remote = "198.51.100.2"
+
+[[neigh]]
+ip = "198.51.100.7"
+mac = "02:00:00:00:00:07"
+bridge = "br0"
+vlan = 0
 "#
         );
     }

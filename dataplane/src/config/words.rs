@@ -40,6 +40,8 @@ macro_rules! as_text {
     };
 }
 
+pub(super) use as_text;
+
 /// The longest name, in octets: `IFNAMSIZ` less the terminating zero, so that a port can be named like its interface.
 pub const NAME_MAX: usize = 15;
 
@@ -97,6 +99,10 @@ name! {
 name! {
     /// The name of a bridge: 1 to 15 bytes.
     BridgeName
+}
+name! {
+    /// The name of a device and its interface: 1 to 15 bytes.
+    DeviceName
 }
 
 /// `on` or `off` on the command line; `true` or `false` in files and JSON, where the words are understood too.

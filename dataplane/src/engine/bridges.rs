@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::{Engine, free_place, invalid, not_found, place};
 use crate::{
     api::Refusal,
+    bridge::Neighbours,
     config::{BridgeName, BridgeOptions, BridgeSpec},
-    fdb::Fdb,
+    fdb::{Damping, Fdb},
     index::BridgeIdx,
     snapshot,
 };
@@ -17,6 +18,7 @@ pub(super) struct BridgeState {
     pub(super) idx: BridgeIdx,
     pub(super) options: BridgeOptions,
     pub(super) fdb: Arc<Fdb>,
+    pub(super) neighbours: Arc<Neighbours>,
     /// What the snapshot has of it; `None` where something has changed since.
     pub(super) compiled: Option<Arc<snapshot::Bridge>>,
 }
@@ -45,7 +47,9 @@ impl Engine {
         );
         let fdb = table(&spec.name, &spec.options)?;
         place(&mut self.bridge_names, at, spec.name.clone());
-        let state = BridgeState { idx, options: spec.options.clone(), fdb, compiled: None };
+        let neighbours = Arc::new(Neighbours::new());
+        neighbours.set_snooping(spec.options.neigh_snoop_or_default().0);
+        let state = BridgeState { idx, options: spec.options.clone(), fdb, neighbours, compiled: None };
         self.bridges.insert(spec.name.clone(), state);
         self.publish();
         tracing::info!(bridge = %spec.name, "bridge added");
@@ -77,8 +81,13 @@ impl Engine {
         }
         let state = self.bridges.get_mut(name).ok_or_else(|| not_found("bridge", name))?;
         let before = std::mem::replace(&mut state.options, options.clone());
+        state.fdb.set_damping(damping(options));
+        let neighbours = Arc::clone(&state.neighbours);
         if options.fdb_limit_or_default() != before.fdb_limit_or_default() {
-            let new = table(name, options).inspect_err(|_| state.options = before.clone())?;
+            let new = table(name, options).inspect_err(|_| {
+                state.fdb.set_damping(damping(&before));
+                state.options = before.clone();
+            })?;
             let old = std::mem::replace(&mut state.fdb, Arc::clone(&new));
             old.copy_into(&new, now);
             state.compiled = None;
@@ -87,6 +96,9 @@ impl Engine {
             old.copy_into(&new, now);
         } else {
             self.publish();
+        }
+        if options.neigh_snoop_or_default() != before.neigh_snoop_or_default() {
+            neighbours.set_snooping(options.neigh_snoop_or_default().0);
         }
         let spec = |options: &BridgeOptions| BridgeSpec { name: name.clone(), options: options.clone() };
         Ok(!spec(&before).difference(&spec(options)).is_empty())
@@ -114,7 +126,13 @@ impl Engine {
 
 /// An empty FDB as large as the options say.
 fn table(name: &BridgeName, options: &BridgeOptions) -> Result<Arc<Fdb>, Refusal> {
-    Fdb::new(options.fdb_limit_or_default()).map(Arc::new).map_err(|e| invalid("bridge", name, e))
+    let fdb = Fdb::new(options.fdb_limit_or_default()).map_err(|e| invalid("bridge", name, e))?;
+    fdb.set_damping(damping(options));
+    Ok(Arc::new(fdb))
+}
+
+fn damping(options: &BridgeOptions) -> Damping {
+    Damping::after(options.move_limit_or_default())
 }
 
 fn check(spec: &BridgeSpec) -> Result<(), Refusal> {

@@ -2,11 +2,20 @@
 
 use std::sync::Arc;
 
-use super::{Engine, bridges::BridgeState, ports::PortState};
+use super::{
+    Engine,
+    bridges::BridgeState,
+    ports::{Oper, PortState},
+    tunnels,
+};
 use crate::{
     bridge::{Member, Members},
-    snapshot::{Bridge, Port, Snapshot},
+    index::BridgeIdx,
+    snapshot::{Bridge, Port, Snapshot, UplinkEnd},
 };
+
+/// That of an uplink, whose frames are no bridge's.
+const NO_BRIDGE: BridgeIdx = BridgeIdx(u16::MAX);
 
 impl Engine {
     /// The snapshot after the one that runs. Bridges whose ports have not changed are taken over as they are.
@@ -16,6 +25,20 @@ impl Engine {
             if let Some(bridge) = self.bridges.get(&state.spec.bridge) {
                 ports[state.idx.at()] = Some(state.compile(bridge));
             }
+        }
+        for state in self.uplinks.values() {
+            let vteps = self.underlay.vteps().filter(|vtep| vtep.uplink == Some(state.idx));
+            let end = UplinkEnd {
+                uplink: state.uplink.path().clone(),
+                vteps: vteps.map(|vtep| (vtep.address.local.port(), vtep.idx)).collect(),
+            };
+            let port = Port {
+                oper_up: state.oper == Oper::Up,
+                uplink: Some(Arc::new(end)),
+                stats: Arc::clone(&state.stats),
+                ..Port::new(NO_BRIDGE, 0)
+            };
+            ports[state.idx.at()] = Some(port);
         }
         let mut bridges = vec![None; self.bridge_names.len()];
         for (name, state) in &mut self.bridges {
@@ -31,7 +54,18 @@ impl Engine {
             state.compiled = Some(Arc::clone(&compiled));
             bridges[state.idx.at()] = Some(compiled);
         }
-        Snapshot { generation: self.snapshot.generation + 1, bridges, ports }
+        let of_tunnels: Vec<&PortState> = self.ports.values().filter(|p| p.tunnel.is_some()).collect();
+        let fdb_remotes = &self.fdb_remotes;
+        let remotes = Arc::clone(&self.underlay.remotes);
+        let vteps =
+            self.underlay.compile(|vtep| tunnels::compile_vtep(vtep, &of_tunnels, fdb_remotes, &remotes));
+        Snapshot {
+            generation: self.snapshot.generation + 1,
+            bridges,
+            ports,
+            vteps,
+            remotes: Arc::clone(&self.underlay.remotes),
+        }
     }
 }
 
@@ -49,6 +83,6 @@ impl BridgeState {
             );
             Some(Member { port: state.idx, tagged, classes, isolated: port.isolated })
         });
-        Bridge { fdb: Arc::clone(&self.fdb), members }
+        Bridge { fdb: Arc::clone(&self.fdb), members, neighbours: Arc::clone(&self.neighbours) }
     }
 }

@@ -23,22 +23,41 @@ impl Engine {
         if !mistakes.is_empty() {
             return Err(invalid("fdb", name, mistakes.join("; ")));
         }
-        let bridge = self.bridge(&spec.bridge)?;
+        self.bridge(&spec.bridge)?;
         let port = self.port(&spec.port)?;
         if port.spec.bridge != spec.bridge {
             let reason =
                 format!("port {} belongs to bridge {}, not to {}", spec.port, port.spec.bridge, spec.bridge);
             return Err(invalid("fdb", name, reason));
         }
+        if let Some(reason) = spec.remote_at(&port.spec) {
+            return Err(invalid("fdb", name, reason));
+        }
         let key = FdbKey::new(spec.vlan, spec.mac);
         let kind = if spec.sticky { EntryKind::Sticky } else { EntryKind::Static };
-        let dest = Dest::port(port.idx);
+        let vtep = port.tunnel.as_ref().map(|tunnel| tunnel.lease.vtep);
+        let remote = match (spec.remote, vtep) {
+            (Some(ip), Some(vtep)) => {
+                let pinned = self.underlay.remotes.pin(vtep, ip);
+                Some(pinned.ok_or_else(|| invalid("fdb", &name, "there are 65,536 remotes, no more fit"))?)
+            }
+            _ => None,
+        };
+        let (port, dest) = (port.idx, Dest { port: port.idx, remote });
+        let known = remote.is_none_or(|remote| !self.fdb_remotes.insert((port, remote)));
+        if !known && let Some(vtep) = vtep {
+            // The remote may send to this tunnel from now on.
+            self.underlay.touch(vtep);
+            self.publish();
+        } else if let Some(remote) = remote {
+            self.underlay.remotes.unpin(remote); // one pin is enough for all entries behind it
+        }
+        let bridge = self.bridge(&spec.bridge)?;
         if let Some(entry) = bridge.fdb.get(key).filter(|e| e.kind != EntryKind::Dynamic) {
             if entry.dest == dest && entry.kind == kind {
                 return Ok(false);
             }
-            let there = self.port_name(entry.dest.port).map_or("?", PortName::as_str);
-            let difference = format!("it is {} on port {there}", entry.kind);
+            let difference = format!("it is {} on {}", entry.kind, self.place_of(entry.dest));
             return Err(Refusal::Exists { kind: "fdb", name, difference, replace: true });
         }
         match bridge.fdb.insert(key, dest, kind, self.clock.now()) {
@@ -132,9 +151,10 @@ impl Engine {
                         vlan: entry.key.vlan(),
                         mac: entry.key.mac(),
                         port: port.clone(),
-                        remote: None,
+                        remote: entry.dest.remote.and_then(|remote| self.underlay.remotes.address(remote)),
                         kind: entry.kind.name().to_owned(),
                         age_s: entry.age(now).as_secs() as u32,
+                        damped: entry.damped,
                     });
                 }
             }
@@ -166,6 +186,10 @@ impl Engine {
                             bridge: name.clone(),
                             vlan: entry.key.vlan(),
                             port: port.clone(),
+                            remote: entry
+                                .dest
+                                .remote
+                                .and_then(|remote| self.underlay.remotes.address(remote)),
                             sticky: entry.kind == EntryKind::Sticky,
                         });
                     }

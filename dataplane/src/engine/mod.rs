@@ -16,26 +16,47 @@ mod apply;
 mod backend;
 mod bridges;
 mod compile;
+mod damped;
+mod devices;
+mod events;
 mod fdb;
+mod neigh;
 mod ports;
+mod remotes;
+mod tend;
 mod trace;
+mod tunnels;
+mod underlay;
+mod uplinks;
 mod view;
+mod watch;
 mod workers;
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
-use mio::Waker;
+use mio::{Registry, Token, Waker};
 
-pub use backend::{Backend, BackendError, MemoryBackend, Opened, Opener, TapBackend};
+pub use backend::{Backend, BackendError, Desk, MemoryBackend, Opened, Opener, TapBackend};
 use bridges::BridgeState;
+use devices::DeviceState;
+pub use devices::{DeviceKernel, MemoryDevice, MemoryKernel, Seen, Whose};
+use events::Events;
 use ports::PortState;
+use underlay::Underlay;
+use uplinks::UplinkState;
+use watch::Watch;
 use workers::Workers;
 
 use crate::{
     api::{Control, Refusal, Reply, Request},
     clock::Clock,
-    config::{BridgeName, PortName},
-    index::PortIdx,
+    config::{BridgeName, DeviceName, PortName},
+    index::{PortIdx, RemoteIdx},
     port::tap::Features,
     snapshot::Snapshot,
     tick::Tick,
@@ -73,11 +94,24 @@ pub struct Engine {
     started: Tick,
     bridges: BTreeMap<BridgeName, BridgeState>,
     ports: BTreeMap<PortName, PortState>,
+    /// What was behind ports that a plan deletes, to be ended together; nothing where none is carried out.
+    leaving: Option<Vec<(PortName, Box<dyn Backend>)>>,
+    uplinks: BTreeMap<PortName, UplinkState>,
+    devices: BTreeMap<DeviceName, DeviceState>,
+    /// Whether devices that somebody has changed are put back.
+    enforce: bool,
+    events: Events,
     /// Names by index; a free place is reused.
     port_names: Vec<Option<PortName>>,
     bridge_names: Vec<Option<BridgeName>>,
     snapshot: Arc<Snapshot>,
     workers: Workers,
+    watch: Watch,
+    underlay: Underlay,
+    /// The remotes behind static entries of the FDB, and the tunnels they are behind.
+    fdb_remotes: BTreeSet<(PortIdx, RemoteIdx)>,
+    /// The remote whose path was asked for last.
+    next_path: usize,
     next_housekeeping: Tick,
     revision: u64,
 }
@@ -92,40 +126,79 @@ impl Engine {
         let now = clock.now();
         Ok(Self {
             workers: Workers::start(workers, threads, &clock, bell)?,
+            watch: Watch::new()?,
             clock,
             opener,
             features,
             started: now,
             bridges: BTreeMap::new(),
             ports: BTreeMap::new(),
+            leaving: None,
+            uplinks: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            enforce: false,
+            events: Events::default(),
             port_names: Vec::new(),
             bridge_names: Vec::new(),
             snapshot: Arc::default(),
+            underlay: Underlay::default(),
+            fdb_remotes: BTreeSet::new(),
+            next_path: 0,
             next_housekeeping: now.after(HOUSEKEEPING),
             revision: 0,
         })
     }
 
-    /// Looks after what workers have reported, ageing and devices; says how long it can be left alone.
+    /// Makes a poll tell under `token` when [`housekeep`](Self::housekeep) has something to do for a port.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.watch.register(registry, token)
+    }
+
+    /// From now on kernel devices that somebody has changed or deleted are put back.
+    pub fn enforce_devices(&mut self) {
+        self.enforce = true;
+    }
+
+    /// Looks after what workers have reported, what ports wait for, ageing and devices; says how long it can be left alone.
     pub fn housekeep(&mut self) -> Duration {
-        let lost: Vec<PortIdx> = self
-            .workers
-            .events()
-            .filter_map(|r| if let Report::Gone { port } = r { Some(port) } else { None })
-            .collect();
-        for idx in lost {
-            if let Some(name) = self.port_name(idx).cloned() {
-                self.port_lost(&name);
+        let reports: Vec<Report> = self.workers.events().collect();
+        for report in reports {
+            match report {
+                Report::Gone { port, deal } => {
+                    if let Some(name) = self.port_name(port).cloned() {
+                        self.port_lost(&name, deal);
+                        self.uplink_lost(&name, deal);
+                    }
+                }
+                Report::PathTooNarrow { remote } => {
+                    self.look_up_path(remote);
+                    self.follow_paths();
+                }
+                Report::Done { .. } => {} // is read where mail is sent
+            }
+        }
+        for port in self.watch.readable() {
+            if let Some(name) = self.port_name(port).cloned() {
+                self.tend(&name);
             }
         }
         let now = self.clock.now();
         if now >= self.next_housekeeping {
             self.next_housekeeping = now.after(HOUSEKEEPING);
             for bridge in self.bridges.values() {
-                bridge.fdb.sweep(now, bridge.options.ageing_or_default().duration(), SWEEP_BUDGET);
+                let ageing = bridge.options.ageing_or_default().duration();
+                bridge.fdb.sweep(now, ageing, SWEEP_BUDGET);
+                bridge.neighbours.sweep(now, ageing);
             }
+            self.settle_damped(now);
+            self.housekeep_uplinks(now);
             let names: Vec<PortName> = self.ports.keys().cloned().collect();
-            names.iter().for_each(|name| self.check_health(name));
+            names.iter().for_each(|name| self.tend(name));
+            self.housekeep_devices();
+            self.housekeep_tunnels(now);
         }
         Duration::from_nanos(self.next_housekeeping.nanos().saturating_sub(now.nanos()))
     }
@@ -226,10 +299,31 @@ impl Engine {
                 self.fdb_page(bridge.as_ref(), port.as_ref(), vlan, cursor, limit)
             }
             Request::FdbFlush { bridge, port, vlan } => self.fdb_flush(bridge.as_ref(), port.as_ref(), vlan),
+            Request::RemoteAdd { port, remote } => self.remote_add(&port, remote).map(changed),
+            Request::RemoteDel { port, remote } => self.remote_del(&port, remote).map(|()| changed(true)),
+            Request::RemoteList { port } => Ok(Reply::Remotes { remotes: self.remote_views(&port)? }),
+            Request::NeighAdd(spec) => self.neigh_add(&spec).map(changed),
+            Request::NeighDel { ip, bridge, vlan } => {
+                self.neigh_del(&bridge, vlan, ip).map(|()| changed(true))
+            }
+            Request::NeighList { bridge } => {
+                Ok(Reply::Neighbours { neighbours: self.neigh_views(bridge.as_ref())? })
+            }
+            Request::DeviceAdd(spec) => self.device_add(&spec).map(changed),
+            Request::DeviceSet { name, options, unset } => {
+                self.device_set(&name, &options, &unset).map(changed)
+            }
+            Request::DeviceDel { name } => self.device_del(&name).map(|()| changed(true)),
+            Request::DeviceList => Ok(Reply::Devices { devices: self.device_views() }),
+            Request::DeviceShow { name } => Ok(Reply::Device { device: Box::new(self.device_show(&name)?) }),
+            Request::UplinkAdd(spec) => self.uplink_add(&spec).map(changed),
+            Request::UplinkDel { name } => self.uplink_del(&name).map(|()| changed(true)),
+            Request::UplinkList => Ok(Reply::Uplinks { uplinks: self.uplink_views() }),
             Request::Apply { topology, dry_run, prune } => self.apply(&topology, dry_run, prune),
             Request::Export => Ok(self.export()),
             Request::Diff { topology } => self.apply(&topology, true, true),
             Request::Stats { port } => self.stats(port.as_ref()),
+            Request::Monitor { after } => Ok(self.monitor(after)),
             Request::Drops { port } => self.drops(port.as_ref()),
             Request::Trace { port, frame, vlan } => self.trace(&port, &frame, vlan).map(Reply::Trace),
         }

@@ -1,5 +1,7 @@
 //! What the switch would do with a frame: the packet path itself, on the state that runs, with somebody watching.
 
+use std::net::SocketAddr;
+
 use super::{Engine, invalid};
 use crate::{
     api::{Refusal, Trace, TraceOutput, TraceStep},
@@ -7,9 +9,10 @@ use crate::{
     config::PortName,
     counters::{DropReason, Side},
     fdb::{Dest, Learn, LearnRefusal},
-    forward::{Env, Scratch, Step, TxPlan, forward},
+    forward::{Env, Scratch, Step, TxFrame, TxPlan, forward},
     frame::{Batch, Offload},
     index::PortIdx,
+    overlay::{Encap, Hop, Via},
     wire::{EtherType, Tag, Tci, Vid, ethernet::ADDRS_LEN},
 };
 
@@ -46,11 +49,39 @@ impl Engine {
         self.port_name(port).map_or("?", PortName::as_str)
     }
 
+    /// A place as an operator would name it.
+    pub(super) fn place_of(&self, dest: Dest) -> String {
+        let port = self.name_of(dest.port);
+        match dest.remote.and_then(|remote| self.underlay.remotes.address(remote)) {
+            Some(remote) => format!("port {port}, remote {remote}"),
+            None => format!("port {port}"),
+        }
+    }
+
+    /// What stands in front of a frame that leaves through a tunnel.
+    fn tell_encap(&self, out: &TxFrame, hop: Hop) -> Option<String> {
+        let port = self.snapshot.port(out.port)?;
+        let tunnel = port.tunnel.as_deref()?;
+        let kind = match tunnel.encap {
+            Encap::Vxlan { .. } => "VXLAN",
+            Encap::Geneve { .. } => "Geneve",
+        };
+        let remote = self.underlay.remotes.address(hop.remote)?;
+        let vtep = self.underlay.vtep(tunnel.vtep)?.address.local;
+        let way = match tunnel.via {
+            Via::Sockets { .. } => "a UDP socket".to_owned(),
+            Via::Uplink(uplink) => format!("uplink {}", self.name_of(uplink)),
+        };
+        let remote = SocketAddr::new(remote, tunnel.dst_port);
+        Some(format!("{kind} VNI {} from {} to {remote}, by {way}", hop.vni, vtep.ip()))
+    }
+
     fn tell(&self, seen: &[Step]) -> Trace {
         let outputs = seen.iter().filter_map(|step| match *step {
             Step::Planned { vlan, tagged, out } => {
                 let port = self.port_name(out.port)?.clone();
-                Some(TraceOutput { port, vlan, tagged, remote: None, vni: None })
+                let remote = out.hop.and_then(|hop| self.underlay.remotes.address(hop.remote));
+                Some(TraceOutput { port, vlan, tagged, remote, vni: out.hop.map(|hop| hop.vni) })
             }
             _ => None,
         });
@@ -62,7 +93,10 @@ impl Engine {
             }
             _ => None,
         });
-        let verdict = if dropped.is_some() {
+        let answered = seen.iter().any(|step| matches!(step, Step::Answered { .. }));
+        let verdict = if answered {
+            "local"
+        } else if dropped.is_some() {
             "drop"
         } else if flooded {
             "flood"
@@ -78,7 +112,7 @@ impl Engine {
     }
 
     fn tell_step(&self, step: &Step) -> TraceStep {
-        let place = |dest: Dest| format!("port {}", self.name_of(dest.port));
+        let place = |dest: Dest| self.place_of(dest);
         let (step, detail) = match *step {
             Step::Admitted(a) => (
                 "admit",
@@ -96,6 +130,9 @@ impl Engine {
                     Learn::Moved { from } => format!("source known on {}, would move here", place(from)),
                     Learn::Refused(LearnRefusal::Sticky) => {
                         "source is a sticky entry of another port".to_owned()
+                    }
+                    Learn::Refused(LearnRefusal::Damped) => {
+                        "source moved too often and is held on another port".to_owned()
                     }
                     Learn::Refused(LearnRefusal::PortLimit) => {
                         "source new, not learned: the port is at its --mac-limit".to_owned()
@@ -116,9 +153,16 @@ impl Engine {
                     }
                 },
             ),
+            Step::Answered { neighbour } => {
+                ("answer", format!("the neighbour is known: the switch answers that it has {neighbour}"))
+            }
             Step::Planned { vlan, tagged, out } => {
                 let how = if tagged { "tagged" } else { "untagged" };
-                ("egress", format!("port {}, VLAN {vlan}, {how}", self.name_of(out.port)))
+                let port = self.name_of(out.port);
+                match out.hop.and_then(|hop| self.tell_encap(&out, hop)) {
+                    Some(encap) => ("encap", format!("port {port}, VLAN {vlan}, {how}: {encap}")),
+                    None => ("egress", format!("port {port}, VLAN {vlan}, {how}")),
+                }
             }
             Step::Dropped { reason, port } => (
                 if reason.side() == Side::Ingress { "drop" } else { "egress" },

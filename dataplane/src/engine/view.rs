@@ -7,19 +7,19 @@ use super::{
 use crate::{
     api::{
         BridgeView, DropView, FdbCounts, PROTOCOL_VERSION, PortStatsView, PortView, Refusal, Reply, Status,
-        Traffic, WorkerView,
+        Traffic, VmView, WorkerView,
     },
-    config::{AdminState, OnOff, PortName},
+    config::{AdminState, OnOff, PortName, PortType},
     counters::Totals,
     frame::Caps,
     port::tap::offload_words,
 };
 
-const fn rx(t: &Totals) -> Traffic {
+pub(super) const fn rx(t: &Totals) -> Traffic {
     Traffic { frames: t.rx_frames, bytes: t.rx_bytes }
 }
 
-const fn tx(t: &Totals) -> Traffic {
+pub(super) const fn tx(t: &Totals) -> Traffic {
     Traffic { frames: t.tx_frames, bytes: t.tx_bytes }
 }
 
@@ -36,8 +36,13 @@ impl Engine {
                     "the kernel refused {fallbacks} frames for port {name} with offloads it had agreed to; they were finished in software"
                 ));
             }
-            let offloads = offload_words(&state.backend.caps());
-            if state.spec.options.offload_or_default().0 {
+            let offloads = offload_words(&state.caps);
+            // What a tunnel or a VM takes whole is no lack of the kernel's.
+            let options = &state.spec.options;
+            if options.kind_or_default().has_interface()
+                && state.oper == Oper::Up
+                && options.offload_or_default().0
+            {
                 let lacking: Vec<&str> =
                     offload_words(&Caps::ALL).into_iter().filter(|word| !offloads.contains(word)).collect();
                 if !lacking.is_empty() {
@@ -45,6 +50,18 @@ impl Engine {
                 }
             }
         }
+        for (name, state) in &self.uplinks {
+            if let Oper::Down(reason) = &state.oper {
+                notices.push(format!("uplink {name} is down: {reason}"));
+            }
+            if state.spec.options.offload_or_default().0 && !state.uplink.caps().tunnel {
+                notices.push(format!(
+                    "uplink {name}: this kernel takes no super-frames in tunnels (Linux 6.17); they leave in segments"
+                ));
+            }
+        }
+        notices.extend(self.damped_notices());
+        notices.extend(self.device_notices());
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL_VERSION,
@@ -65,7 +82,8 @@ impl Engine {
     fn worker_views(&self) -> Vec<WorkerView> {
         let workers = self.workers.len();
         let queues = |w| {
-            self.ports.values().map(|p| (0..usize::from(p.queues)).filter(|q| q % workers == w).count()).sum()
+            let all = self.ports.values().map(|p| p.queues).chain(self.uplinks.values().map(|u| u.queues));
+            all.map(|queues| (0..usize::from(queues)).filter(|q| q % workers == w).count()).sum()
         };
         self.workers
             .posts()
@@ -91,6 +109,9 @@ impl Engine {
                     name: name.clone(),
                     ageing: state.options.ageing_or_default(),
                     fdb_limit: state.options.fdb_limit_or_default(),
+                    move_limit: state.options.move_limit_or_default(),
+                    neigh_snoop: state.options.neigh_snoop_or_default(),
+                    neighbours: state.neighbours.len(),
                     ports: self.ports.values().filter(|p| p.spec.bridge == *name).count(),
                     fdb: FdbCounts {
                         entries: state.fdb.len() as u64,
@@ -102,6 +123,8 @@ impl Engine {
                         refused_full: stats.refused_full,
                         refused_mac_limit: stats.refused_port_limit,
                         refused_sticky: stats.refused_sticky,
+                        damped: stats.damped,
+                        refused_damped: stats.refused_damped,
                     },
                 }
             })
@@ -111,6 +134,7 @@ impl Engine {
     pub(super) fn port_view(&self, state: &PortState) -> PortView {
         let spec = &state.spec;
         let options = &spec.options;
+        let kind = options.kind_or_default();
         let totals = state.stats.total();
         let (oper, reason) = match (&state.oper, options.admin_or_default()) {
             (Oper::Down(reason), _) => ("down", Some(reason.clone())),
@@ -120,18 +144,18 @@ impl Engine {
         PortView {
             name: spec.name.clone(),
             bridge: spec.bridge.clone(),
-            kind: options.kind.unwrap_or_default(),
-            ifname: state.backend.ifname(),
+            kind,
+            ifname: kind.has_interface().then(|| state.backend.ifname()),
             netns: options.netns.clone(),
             mac: state.backend.mac(),
-            mtu: options.mtu_or_default(),
+            mtu: state.mtu(),
             address: options.address.clone(),
             admin: options.admin_or_default(),
             oper: oper.to_owned(),
             reason,
             queues: state.queues,
-            offload: offload_words(&state.backend.caps()).into_iter().map(str::to_owned).collect(),
-            persist: options.persist_or_default(),
+            offload: offload_words(&state.caps).into_iter().map(str::to_owned).collect(),
+            persist: (kind == PortType::Tap).then(|| options.persist_or_default()),
             access: options.access,
             trunk: options.trunk.clone(),
             native: options.native,
@@ -146,6 +170,8 @@ impl Engine {
             mac_limit: options.mac_limit_or_default(),
             storm_limit: options.storm_limit_or_default(),
             secure: options.secure.clone(),
+            vm: VmView::of(spec.effective(self.workers.len() as u16)),
+            tunnel: self.tunnel_view(state),
             macs: self.bridges.get(&spec.bridge).map_or(0, |b| b.fdb.port_len(state.idx) as u64),
             rx: rx(&totals),
             tx: tx(&totals),
@@ -172,14 +198,30 @@ impl Engine {
 
     pub(super) fn drops(&self, port: Option<&PortName>) -> Result<Reply, Refusal> {
         let mut drops = Vec::new();
-        for state in self.selected(port)? {
-            drops.extend(state.stats.total().drops().map(|(reason, frames)| DropView {
-                port: state.spec.name.clone(),
+        let mut count = |port: Option<&PortName>, vtep: Option<String>, totals: Totals| {
+            drops.extend(totals.drops().map(|(reason, frames)| DropView {
+                port: port.cloned(),
+                vtep: vtep.clone(),
                 reason: reason.name().to_owned(),
                 frames,
                 what: reason.what().to_owned(),
                 remedy: reason.remedy().to_owned(),
             }));
+        };
+        if let Some(uplink) = port.and_then(|name| self.uplinks.get(name)) {
+            count(port, None, uplink.stats.total());
+            return Ok(Reply::Drops { drops });
+        }
+        for state in self.selected(port)? {
+            count(Some(&state.spec.name), None, state.stats.total());
+        }
+        if port.is_none() {
+            for (name, uplink) in &self.uplinks {
+                count(Some(name), None, uplink.stats.total());
+            }
+            for vtep in self.underlay.vteps() {
+                count(None, Some(vtep.name()), vtep.stats.total());
+            }
         }
         Ok(Reply::Drops { drops })
     }

@@ -4,10 +4,10 @@
 //! A word is everything else that is known about the key, so that one atomic load reads all of it:
 //!
 //! ```text
-//!  62         46 45      30 29 28 27        0
-//! +-------------+----------+-----+-----------+
-//! | remote + 1  |   port   |kind |   stamp   |    0 = no entry (a kind is never 0)
-//! +-------------+----------+-----+-----------+
+//!   63   62         46 45      30 29 28 27        0
+//! +------+-------------+----------+-----+-----------+
+//! | held | remote + 1  |   port   |kind |   stamp   |    0 = no entry (a kind is never 0)
+//! +------+-------------+----------+-----+-----------+
 //! ```
 //!
 //! A stamp is the low 28 bits of the second in which the station was last heard: it wraps after 8.5 years, and ages
@@ -30,6 +30,7 @@ const KIND_SHIFT: u32 = STAMP_BITS;
 const KIND_MASK: u64 = 0b11;
 const PORT_SHIFT: u32 = KIND_SHIFT + 2;
 const REMOTE_SHIFT: u32 = PORT_SHIFT + 16;
+const HELD: u64 = 1 << 63;
 
 /// How many seconds a stamp may lie in the future and still count as "just now".
 /// Workers read the clock once a batch, so the one that stamped may be ahead of the one that looks, by a batch: far
@@ -139,6 +140,8 @@ pub struct Entry {
     pub kind: EntryKind,
     /// The second in which the station was last heard (or the entry set), modulo 2^28.
     pub stamp_secs: u32,
+    /// Whether it moved too often and is held.
+    pub damped: bool,
 }
 
 impl Entry {
@@ -148,7 +151,7 @@ impl Entry {
     }
 
     pub(super) fn of(key: FdbKey, word: Word) -> Self {
-        Self { key, dest: word.dest(), kind: word.kind(), stamp_secs: word.stamp() }
+        Self { key, dest: word.dest(), kind: word.kind(), stamp_secs: word.stamp(), damped: word.is_held() }
     }
 }
 
@@ -201,7 +204,7 @@ impl Word {
 
     #[inline]
     pub(super) const fn dest(self) -> Dest {
-        let remote = match self.0 >> REMOTE_SHIFT {
+        let remote = match (self.0 & !HELD) >> REMOTE_SHIFT {
             0 => None,
             r => Some(RemoteIdx((r - 1) as u16)),
         };
@@ -225,6 +228,22 @@ impl Word {
     #[inline]
     pub(super) const fn age(self, now: Tick) -> u32 {
         stamp_age(self.stamp(), now)
+    }
+
+    /// Whether the station moved too often and is held.
+    #[inline]
+    pub(super) const fn is_held(self) -> bool {
+        self.0 & HELD != 0
+    }
+
+    /// The same, held.
+    pub(super) const fn held(self) -> Self {
+        Self(self.0 | HELD)
+    }
+
+    /// The same, not held.
+    pub(super) const fn released(self) -> Self {
+        Self(self.0 & !HELD)
     }
 
     /// The same, heard at `now`; `None` if that is what it says already (or the word is ahead).
@@ -258,6 +277,10 @@ mod tests {
                     assert_eq!((word.dest(), word.kind(), word.stamp()), (dest, kind, STAMP_MASK));
                     assert_eq!(Word::from_bits(word.bits()), Some(word));
                     assert_ne!(Word::new(dest, kind, Tick::default()).bits(), 0);
+                    let held = word.held();
+                    assert_eq!((held.dest(), held.kind(), held.stamp()), (dest, kind, STAMP_MASK));
+                    assert!(held.is_held() && !word.is_held() && held.released() == word);
+                    assert!(held.refreshed(Tick::from_secs(7)).unwrap().is_held());
                 }
             }
         }

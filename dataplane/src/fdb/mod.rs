@@ -16,11 +16,14 @@
 //! - A full table refuses a port that holds its fair share or more, and makes room for the others out of ports that
 //!   hold more than theirs. So a port that floods addresses cannot push out those of the others. Static and
 //!   sticky entries are never evicted. A refused station is no lost frame: it is flooded to.
+//! - A station that moves too often is held where it last stayed (`damping`): what claims it elsewhere is refused without taking the lock.
+//!   Sticky entries do not move and so are not held.
 //! - Only dynamic entries age. An ageing time of zero means what it means to the kernel: a sweep forgets every dynamic
 //!   entry, and the caller does not learn (`br_fdb_update` returns at once, "some users want to always flood").
 //!   [`Duration::MAX`] never ages.
 //!
-//! Memory: 32 octets an entry at the limit, 4 KiB to align, and a page is used only once something was stored in it.
+//! Memory: 32 octets an entry at the limit, 4 KiB to align, up to an octet an entry for stations that move, and a page is used only once
+//! something was stored in it.
 
 use std::{
     fmt,
@@ -30,6 +33,7 @@ use std::{
 
 use crossbeam::utils::CachePadded;
 
+mod damping;
 mod entry;
 mod stats;
 mod table;
@@ -37,16 +41,18 @@ mod table;
 mod tests;
 mod writer;
 
-pub use self::{
-    entry::{Dest, Entry, EntryKind, FdbKey},
-    stats::FdbStats,
-    table::Hashed,
-};
 use self::{
+    damping::Movers,
     entry::{MAX_AGE_SECS, Word},
     stats::{StatCells, count},
     table::{Found, SLOTS, Table},
     writer::{Scan, Writer},
+};
+pub use self::{
+    damping::{Damped, Damping, Settled},
+    entry::{Dest, Entry, EntryKind, FdbKey},
+    stats::FdbStats,
+    table::Hashed,
 };
 use crate::{
     index::{PortIdx, RemoteIdx},
@@ -100,6 +106,8 @@ pub enum LearnRefusal {
     TableFull,
     /// A sticky entry says that the station is elsewhere.
     Sticky,
+    /// The station moved too often and is held elsewhere.
+    Damped,
 }
 
 /// Which entries to flush: those that match everything that is given.
@@ -127,10 +135,13 @@ pub enum FlushKinds {
 
 impl Flush {
     fn takes(&self, found: &Found) -> bool {
-        let dest = found.word.dest();
         (self.kinds == FlushKinds::All || found.word.kind() == EntryKind::Dynamic)
-            && self.port.is_none_or(|p| p == dest.port)
-            && self.vlan.is_none_or(|v| v == found.key.vlan())
+            && self.covers(found.key, found.word.dest())
+    }
+
+    fn covers(&self, key: FdbKey, dest: Dest) -> bool {
+        self.port.is_none_or(|p| p == dest.port)
+            && self.vlan.is_none_or(|v| v == key.vlan())
             && self.remote.is_none_or(|r| Some(r) == dest.remote)
     }
 }
@@ -177,6 +188,7 @@ impl Cursor {
 pub struct Fdb {
     table: Table,
     limit: u32,
+    bytes: usize,
     // Apart from the above, which all workers read all the time.
     writer: CachePadded<Mutex<Writer>>,
     stats: CachePadded<StatCells>,
@@ -189,16 +201,18 @@ impl fmt::Debug for Fdb {
 }
 
 impl Fdb {
-    /// An empty table for at most `limit` entries.
+    /// An empty table for at most `limit` entries, in which stations move as often as they like ([`Fdb::set_damping`]).
     pub fn new(limit: u32) -> Result<Self, FdbError> {
         if limit == 0 || limit > MAX_LIMIT {
             return Err(FdbError::Limit(limit));
         }
         let (table, turn) = Table::new(limit as usize).map_err(|_| FdbError::Memory(limit))?;
+        let movers = Movers::new(limit as usize).map_err(|_| FdbError::Memory(limit))?;
         Ok(Self {
+            bytes: size_of::<Self>() + table.bytes() + movers.bytes(),
             table,
             limit,
-            writer: CachePadded::new(Mutex::new(Writer::new(turn, limit as usize))),
+            writer: CachePadded::new(Mutex::new(Writer::new(turn, limit as usize, movers))),
             stats: CachePadded::default(),
         })
     }
@@ -225,7 +239,7 @@ impl Fdb {
 
     /// Octets of memory when every page is in use.
     pub fn bytes(&self) -> usize {
-        self.table.bytes() + size_of::<Self>()
+        self.bytes
     }
 
     /// What it has counted.
@@ -281,6 +295,9 @@ impl Fdb {
             } else if found.word.kind() == EntryKind::Sticky {
                 count(&self.stats.refused_sticky, 1);
                 return Learn::Refused(LearnRefusal::Sticky);
+            } else if found.word.is_held() {
+                count(&self.stats.refused_damped, 1);
+                return Learn::Refused(LearnRefusal::Damped);
             }
         }
         self.learn_changed(hashed.key(), from, port_limit, now)
@@ -298,6 +315,7 @@ impl Fdb {
                 LearnRefusal::PortLimit => &self.stats.refused_port_limit,
                 LearnRefusal::TableFull => &self.stats.refused_full,
                 LearnRefusal::Sticky => &self.stats.refused_sticky,
+                LearnRefusal::Damped => &self.stats.refused_damped,
             };
             count(cell, 1);
             Learn::Refused(refusal)
@@ -328,10 +346,21 @@ impl Fdb {
         if kind == EntryKind::Sticky {
             return refused(LearnRefusal::Sticky);
         }
+        if found.word.is_held() {
+            return refused(LearnRefusal::Damped);
+        }
         if kind == EntryKind::Dynamic && was.port != from.port && at_limit(&writer) {
             return refused(LearnRefusal::PortLimit);
         }
-        writer.replace(&self.table, &found, Word::new(from, kind, now));
+        if let Some(on) = writer.movers.count(key, was, from, now) {
+            writer.replace(&self.table, &found, Word::new(on, kind, now).held());
+            count(&self.stats.damped, 1);
+            if on != from {
+                return refused(LearnRefusal::Damped);
+            }
+        } else {
+            writer.replace(&self.table, &found, Word::new(from, kind, now));
+        }
         count(&self.stats.moved, 1);
         Learn::Moved { from: was }
     }
@@ -370,6 +399,7 @@ impl Fdb {
         let hashed = self.prepare(key);
         let word = Word::new(dest, kind, now);
         let mut writer = self.write();
+        writer.movers.release(key);
         if let Some(found) = self.table.find(&hashed) {
             writer.replace(&self.table, &found, word);
             return Ok(Some(Entry::of(key, found.word)));
@@ -380,6 +410,7 @@ impl Fdb {
     /// Removes an entry of any kind; returns what it was.
     pub fn remove(&self, key: FdbKey) -> Option<Entry> {
         let mut writer = self.write();
+        writer.movers.release(key);
         let found = self.table.find(&self.prepare(key))?;
         writer.clear(&self.table, &found);
         Some(Entry::of(key, found.word))
@@ -402,6 +433,7 @@ impl Fdb {
             drop(writer);
             at = self.table.skip_empty(end, usize::MAX);
         }
+        self.write().movers.flush(flush);
         count(&self.stats.flushed, flushed);
         flushed
     }
@@ -443,6 +475,53 @@ impl Fdb {
         swept
     }
 
+    /// Says from now on when stations are held, and for how long. One that is held stays held, its time reckoned anew; where the
+    /// new limit is 0 until the next [`Fdb::settle`].
+    pub fn set_damping(&self, damping: Damping) {
+        self.write().movers.set_damping(damping);
+    }
+
+    /// When stations are held, and for how long.
+    pub fn damping(&self) -> Damping {
+        self.write().movers.damping()
+    }
+
+    /// The stations that are held, in no order.
+    pub fn damped(&self) -> Vec<Damped> {
+        let writer = self.write();
+        let held = writer.movers.held();
+        let of = |found: Found, track| writer.movers.describe(track, found.word.dest());
+        held.iter().filter_map(|track| self.held(track.key()).map(|found| of(found, track))).collect()
+    }
+
+    /// Releases the stations whose hold has had its time, and tells what has changed since the last call; to be called about once a
+    /// second. Holds that ended with their entry are not told.
+    pub fn settle(&self, now: Tick) -> Settled {
+        let mut writer = self.write();
+        let mut settled = Settled::default();
+        for track in writer.movers.held() {
+            let Some(found) = self.held(track.key()) else {
+                writer.movers.release(track.key());
+                continue;
+            };
+            let damped = writer.movers.describe(&track, found.word.dest());
+            if writer.movers.is_over(&track, now) {
+                writer.replace(&self.table, &found, found.word.released());
+                writer.movers.release(track.key());
+                settled.released.push(damped);
+            } else if !track.is_told() {
+                writer.movers.tell(track.key());
+                settled.held.push(damped);
+            }
+        }
+        settled
+    }
+
+    /// The entry of a key, if it is held.
+    fn held(&self, key: FdbKey) -> Option<Found> {
+        self.table.find(&self.prepare(key)).filter(|found| found.word.is_held())
+    }
+
     /// Appends up to `max` entries to `out`, from a cursor on; returns where to go on, `None` at the end.
     /// Takes no lock. An entry that stays while the pages are taken is listed once; one that comes or goes may be
     /// listed or not. The order is the table's and must not be shown to those who might learn the hash from it: sort.
@@ -475,7 +554,7 @@ impl Fdb {
     /// Copies everything into another table, static and sticky entries first, with their stamps.
     ///
     /// The other may be in use: what it has learned already is newer and stays, except that a static or sticky entry
-    /// replaces a dynamic one. If it is smaller, its fair shares decide who is dropped.
+    /// replaces a dynamic one. If it is smaller, its fair shares decide who is dropped. Nobody is held in the copy.
     pub fn copy_into(&self, other: &Self, now: Tick) -> Copied {
         let mut copied = Copied::default();
         for dynamic in [false, true] {
@@ -483,7 +562,7 @@ impl Fdb {
             while at < self.table.buckets() {
                 for found in self.table.entries(at) {
                     if (found.word.kind() == EntryKind::Dynamic) == dynamic {
-                        other.adopt(found.key, found.word, now, &mut copied);
+                        other.adopt(found.key, found.word.released(), now, &mut copied);
                     }
                 }
                 at = self.table.skip_empty(at + 1, usize::MAX);

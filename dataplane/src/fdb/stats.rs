@@ -17,6 +17,10 @@ pub struct FdbStats {
     pub refused_port_limit: u64,
     /// Frames whose source a sticky entry has elsewhere.
     pub refused_sticky: u64,
+    /// Times that a station was held because it moved too often.
+    pub damped: u64,
+    /// Frames that claimed a held station elsewhere.
+    pub refused_damped: u64,
     /// Entries that made room for another port's.
     pub evicted: u64,
     /// Entries that aged out.
@@ -32,6 +36,8 @@ pub(super) struct StatCells {
     pub(super) refused_full: AtomicU64,
     pub(super) refused_port_limit: AtomicU64,
     pub(super) refused_sticky: AtomicU64,
+    pub(super) damped: AtomicU64,
+    pub(super) refused_damped: AtomicU64,
     pub(super) evicted: AtomicU64,
     pub(super) expired: AtomicU64,
     pub(super) flushed: AtomicU64,
@@ -45,6 +51,8 @@ impl StatCells {
             refused_full: self.refused_full.load(Relaxed),
             refused_port_limit: self.refused_port_limit.load(Relaxed),
             refused_sticky: self.refused_sticky.load(Relaxed),
+            damped: self.damped.load(Relaxed),
+            refused_damped: self.refused_damped.load(Relaxed),
             evicted: self.evicted.load(Relaxed),
             expired: self.expired.load(Relaxed),
             flushed: self.flushed.load(Relaxed),

@@ -159,7 +159,7 @@ fn run(limit: u32, start: u64, ops: Vec<Op>) {
                 let got = fdb.learn(key, dest, port_limit, now);
                 let full = model.entries.len() == model.limit;
                 let share = model.share(dest, EntryKind::Dynamic);
-                let entry = Entry { key, dest, kind: EntryKind::Dynamic, stamp_secs };
+                let entry = Entry { key, dest, kind: EntryKind::Dynamic, stamp_secs, damped: false };
                 let expected = match model.entries.get_mut(&key) {
                     Some(old) if old.dest == dest => {
                         old.stamp_secs = stamp_secs;
@@ -198,7 +198,7 @@ fn run(limit: u32, start: u64, ops: Vec<Op>) {
                     if old.is_none() && full {
                         model.evict(share.unwrap(), &dump(&fdb));
                     }
-                    model.entries.insert(key, Entry { key, dest, kind, stamp_secs });
+                    model.entries.insert(key, Entry { key, dest, kind, stamp_secs, damped: false });
                     Ok(old)
                 };
                 assert_eq!(got, expected, "{op:?}");

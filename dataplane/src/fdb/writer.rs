@@ -1,4 +1,4 @@
-//! What only the holder of the table's lock sees: who holds how many entries, and where the walks stopped.
+//! What only the holder of the table's lock sees: who holds how many entries, who moves how often, and where the walks stopped.
 //!
 //! Owns the numbers that limits and fair shares are decided by. Every change of the table's entries goes through here, so
 //! that the numbers and the table agree.
@@ -6,6 +6,7 @@
 use hashbrown::HashMap;
 
 use super::{
+    damping::Movers,
     entry::{EntryKind, Word},
     table::{Found, Hashed, Slot, Table, Turn},
 };
@@ -41,6 +42,9 @@ pub(super) struct Writer {
     dynamic: usize,
     /// Static and sticky entries.
     pinned: usize,
+    /// How often stations have moved. Whatever entry is marked as held is held here too; not the other way round, as an entry can
+    /// go at any time.
+    pub(super) movers: Movers,
     /// The bucket where the next sweep goes on.
     pub(super) sweep_at: usize,
     /// The bucket where the next search for an entry to evict goes on, so that searches share the table's entries out.
@@ -48,9 +52,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(turn: Turn, limit: usize) -> Self {
+    pub(super) fn new(turn: Turn, limit: usize, movers: Movers) -> Self {
         let ports = HashMap::with_hasher(PortHash::default());
-        Self { turn, limit, ports, holders: 0, dynamic: 0, pinned: 0, sweep_at: 0, hand: 0 }
+        Self { turn, limit, ports, holders: 0, dynamic: 0, pinned: 0, movers, sweep_at: 0, hand: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -168,12 +172,17 @@ impl Writer {
 }
 
 #[cfg(test)]
+use super::damping::Track;
+
+#[cfg(test)]
 impl Writer {
     /// Recomputes every number from the table and compares.
     pub(super) fn check(&self, table: &Table) {
         let mut ports: HashMap<PortIdx, usize, PortHash> = HashMap::default();
         let (mut dynamic, mut pinned) = (0, 0);
+        let held: Vec<_> = self.movers.held().iter().map(Track::key).collect();
         for found in (0..table.buckets()).flat_map(|b| table.entries(b)) {
+            assert!(!found.word.is_held() || held.contains(&found.key), "{:?} is held for ever", found.key);
             if found.word.kind() == EntryKind::Dynamic {
                 *ports.entry(found.word.port()).or_default() += 1;
                 dynamic += 1;

@@ -6,6 +6,7 @@ use crate::{
     counters::DropReason,
     fdb::{Dest, EntryKind, Fdb, Hashed, Learn, LearnRefusal},
     index::PortIdx,
+    wire::MacAddr,
 };
 
 /// One decision on one frame.
@@ -19,6 +20,11 @@ pub enum Step {
     Found(Dest),
     /// It goes to the members of its VLAN that take this class.
     Flooded(Class),
+    /// It asked for a known neighbour, and the switch answered.
+    Answered {
+        /// The address the answer gave.
+        neighbour: MacAddr,
+    },
     /// A copy leaves.
     Planned {
         /// The VLAN it is in.
@@ -66,7 +72,8 @@ impl Observer for Vec<Step> {
     }
 }
 
-/// What learning would answer, without learning. A full table is not foreseen: who yields depends on all others.
+/// What learning would answer, without learning. A full table is not foreseen, as who yields depends on all others, nor that a move is
+/// one too many.
 #[derive(Clone, Copy, Debug)]
 pub struct Foresight;
 
@@ -79,6 +86,7 @@ impl Foresight {
             None => Learn::New,
             Some(entry) if entry.dest == here => Learn::Known,
             Some(entry) if entry.kind == EntryKind::Sticky => Learn::Refused(LearnRefusal::Sticky),
+            Some(entry) if entry.damped => Learn::Refused(LearnRefusal::Damped),
             Some(entry) if entry.kind == EntryKind::Dynamic && entry.dest.port != here.port && at_limit() => {
                 Learn::Refused(LearnRefusal::PortLimit)
             }

@@ -1,6 +1,6 @@
 //! What leaves where: the result of the packet path.
 
-use crate::{bridge::Rewrite, frame::BATCH, index::PortIdx};
+use crate::{bridge::Rewrite, frame::BATCH, index::PortIdx, overlay::Hop};
 
 /// One frame of a batch on its way out of one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct TxFrame {
     pub port: PortIdx,
     /// What happens to its outermost tag.
     pub rewrite: Rewrite,
+    /// Through which tunnel it leaves, where the egress is one.
+    pub hop: Option<Hop>,
 }
 
 /// What leaves where, in the order of the batch; all copies of a frame stand together.

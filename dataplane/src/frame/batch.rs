@@ -7,6 +7,7 @@ use crate::index::RemoteIdx;
 
 /// The most frames in a batch. 64 frames of 2 KiB stay in the L2 cache; more gain nothing (bench `forward/batch`).
 pub const BATCH: usize = 64;
+const _: () = assert!(BATCH == u64::BITS as usize, "`Batch::retain` has a bit for each");
 /// A receive stops filling a batch at this many octets: 32 super-frames, measured with one and four TCP streams against 1, 4, 16 and 64.
 pub const BATCH_BYTES: usize = 2 << 20;
 /// Octets kept free before each frame: room for a virtio header in front of it.
@@ -134,7 +135,10 @@ impl Batch {
     pub fn vacancies(&mut self, before: usize, count: usize) -> impl Iterator<Item = &mut [u8]> {
         assert!(before <= HEADROOM);
         let start = self.len * SLOT;
-        self.memory[start..REPLIES_AT].chunks_exact_mut(SLOT).take(count).map(move |s| &mut s[HEADROOM - before..])
+        self.memory[start..REPLIES_AT]
+            .chunks_exact_mut(SLOT)
+            .take(count)
+            .map(move |s| &mut s[HEADROOM - before..])
     }
 
     /// Takes the frame of `len` octets in the next free slot into the batch.
@@ -144,6 +148,21 @@ impl Batch {
         let at = Self::slot_at(self.len) as u32;
         self.frames[self.len] =
             Frame { at, len: len as u32, offload, remote: None, headroom: HEADROOM as u8 };
+        self.len += 1;
+        self.bytes += len;
+    }
+
+    /// As [`push`](Self::push), for a frame that begins `before` octets earlier: what was put into it after it was received grew into
+    /// its headroom.
+    ///
+    /// # Panics
+    /// Where `before` exceeds [`HEADROOM`].
+    #[inline]
+    pub fn push_grown(&mut self, before: usize, len: usize, offload: Offload) {
+        assert!(before <= HEADROOM && len <= SLOT - HEADROOM + before);
+        let (at, headroom) = (Self::slot_at(self.len) - before, HEADROOM - before);
+        self.frames[self.len] =
+            Frame { at: at as u32, len: len as u32, offload, remote: None, headroom: headroom as u8 };
         self.len += 1;
         self.bytes += len;
     }
@@ -189,6 +208,31 @@ impl Batch {
     #[inline]
     pub fn resize(&mut self, n: usize, len: usize) {
         self.frames[n].len = len as u32;
+    }
+
+    /// Moves the octets at `from` directly behind frame `n`, which grows by them. What stood there is lost.
+    ///
+    /// # Panics
+    /// Where they do not fit into the memory.
+    #[inline]
+    pub fn extend(&mut self, n: usize, from: Range<usize>) {
+        let frame = &mut self.frames[n];
+        let end = frame.range().end;
+        frame.len += from.len() as u32;
+        self.memory.copy_within(from, end);
+    }
+
+    /// Forgets every frame that came and whose bit in `keep` is not set. The others move up, in their order.
+    #[inline]
+    pub fn retain(&mut self, keep: u64) {
+        let mut kept = 0;
+        for n in 0..self.len {
+            if keep >> n & 1 == 1 {
+                self.frames[kept] = self.frames[n];
+                kept += 1;
+            }
+        }
+        self.len = kept;
     }
 
     /// Forgets all frames from number `len` on.

@@ -6,7 +6,11 @@
 //! That is the whole lifetime of a frame: no pool, no reference count, no free list.
 
 mod batch;
+mod datagram;
 mod offload;
+mod uplink;
 
 pub use batch::{BATCH, BATCH_BYTES, Batch, Frame, HEADROOM, MAX_FRAME, MAX_REPLY, REPLIES};
+pub use datagram::Datagram;
 pub use offload::{Caps, Checksum, Gso, GsoKind, Offload};
+pub use uplink::{TunnelGso, UplinkOffload};

@@ -6,6 +6,9 @@ use crate::wire::virtio_net::{self as vnet, VirtioNetHdr};
 /// A checksum that began before could change the VLAN tag after the switch has looked at it.
 const MIN_CSUM_START: u16 = 34;
 
+/// The longest IPv4 packet (RFC 791 §3.1).
+const MAX_PACKET: usize = 65_535;
+
 /// The state of the innermost transport checksum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Checksum {
@@ -140,15 +143,39 @@ pub struct Caps {
     pub tso_ecn: bool,
     /// UDP super-frames, both families (`TUN_F_USO4`, `TUN_F_USO6`: the kernel takes both or none).
     pub uso: bool,
+    /// Super-frames inside a UDP tunnel (`TUN_F_UDP_TUNNEL_GSO`), and a virtio header of 24 octets: an uplink alone has it.
+    pub tunnel: bool,
+    /// The same where the tunnel has outer checksums (`TUN_F_UDP_TUNNEL_GSO_CSUM`).
+    pub tunnel_csum: bool,
 }
 
 impl Caps {
     /// A port without any offload.
-    pub const NONE: Self =
-        Self { vnet_hdr: false, csum: false, tso4: false, tso6: false, tso_ecn: false, uso: false };
-    /// A port with every offload.
+    pub const NONE: Self = Self {
+        vnet_hdr: false,
+        csum: false,
+        tso4: false,
+        tso6: false,
+        tso_ecn: false,
+        uso: false,
+        tunnel: false,
+        tunnel_csum: false,
+    };
+    /// A port with every offload that a port has.
     pub const ALL: Self =
-        Self { vnet_hdr: true, csum: true, tso4: true, tso6: true, tso_ecn: true, uso: true };
+        Self { vnet_hdr: true, csum: true, tso4: true, tso6: true, tso_ecn: true, uso: true, ..Self::NONE };
+    /// An uplink with every offload.
+    pub const UPLINK: Self = Self { tunnel: true, tunnel_csum: true, ..Self::ALL };
+
+    /// Octets of the virtio header that goes with these capabilities.
+    #[inline]
+    pub const fn vnet_header_len(&self) -> usize {
+        match self {
+            Self { tunnel: true, .. } => vnet::TUNNEL_LEN,
+            Self { vnet_hdr: true, .. } => vnet::LEN,
+            _ => 0,
+        }
+    }
 
     /// Whether a frame in this state can be handed over as it stands.
     #[inline]
@@ -157,6 +184,31 @@ impl Caps {
             None => self.csum || !matches!(offload.csum, Checksum::Partial { .. }),
             Some(gso) => self.takes_gso(&gso),
         }
+    }
+
+    /// What of it is there for frames inside a UDP tunnel, which has checksums or not.
+    pub const fn tunnelled(self, udp_csum: bool) -> Self {
+        let whole = self.tunnel && (!udp_csum || self.tunnel_csum);
+        Self {
+            vnet_hdr: self.vnet_hdr,
+            csum: self.csum,
+            tso4: whole && self.tso4,
+            tso6: whole && self.tso6,
+            tso_ecn: whole && self.tso_ecn,
+            uso: whole && self.uso,
+            tunnel: false,
+            tunnel_csum: false,
+        }
+    }
+
+    /// Whether a frame in this state can be handed over inside a UDP tunnel as it stands: `len` octets from the outer network header
+    /// on, the outer checksum there or not.
+    #[inline]
+    pub const fn take_tunnelled(&self, offload: &Offload, len: usize, udp_csum: bool) -> bool {
+        // The length fields of IPv4 and UDP end there (RFC 791 §3.1, RFC 768): the inner packet may be that long itself.
+        len <= MAX_PACKET
+            && self.take(offload)
+            && (offload.gso.is_none() || self.tunnel && (!udp_csum || self.tunnel_csum))
     }
 
     #[inline]

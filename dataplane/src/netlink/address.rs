@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::{
     Link,
+    link::gone,
     socket::{NetlinkError, Purpose, Socket},
 };
 
@@ -69,17 +70,28 @@ impl Socket {
 
     /// The addresses of a link.
     pub fn addresses(&mut self, link: &Link) -> Result<Vec<Address>, NetlinkError> {
+        let messages = self.address_messages(Some(link.index), None)?;
+        Ok(messages.iter().filter(|message| message.header.index == link.index).filter_map(address).collect())
+    }
+
+    /// The addresses of one link or of all; in another namespace where the number of one is given (`IFA_TARGET_NETNSID`).
+    pub(super) fn address_messages(
+        &mut self,
+        index: Option<u32>,
+        netnsid: Option<i32>,
+    ) -> Result<Vec<AddressMessage>, NetlinkError> {
         let mut question = AddressMessage::default();
-        question.header.index = link.index;
-        let object = format!("addresses of {link}");
-        let purpose = Purpose { operation: "list", object: &object };
-        let answers = self.dump(purpose, RouteNetlinkMessage::GetAddress(question))?;
+        question.header.index = index.unwrap_or_default();
+        question.attributes.extend(netnsid.map(AddressAttribute::TargetNetNsId));
+        let purpose = Purpose { operation: "list", object: &"addresses" };
+        let answers = match self.dump(purpose, RouteNetlinkMessage::GetAddress(question)) {
+            Err(error) if netnsid.is_some() && gone(&error) => Vec::new(),
+            result => result?,
+        };
         Ok(answers
             .into_iter()
             .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewAddress(message) if message.header.index == link.index => {
-                    address(&message)
-                }
+                RouteNetlinkMessage::NewAddress(message) => Some(message),
                 _ => None,
             })
             .collect())
@@ -87,6 +99,12 @@ impl Socket {
 }
 
 fn address(message: &AddressMessage) -> Option<Address> {
+    let tentative = message.header.flags.contains(AddressHeaderFlags::Tentative);
+    Some(Address { net: net(message)?, tentative })
+}
+
+/// The address itself.
+pub(super) fn net(message: &AddressMessage) -> Option<IpNet> {
     let mut local: Option<IpAddr> = None;
     let mut remote: Option<IpAddr> = None;
     for attribute in &message.attributes {
@@ -97,6 +115,5 @@ fn address(message: &AddressMessage) -> Option<Address> {
         }
     }
     // The kernel leaves IFA_LOCAL out where it equals IFA_ADDRESS (IPv6 without a peer).
-    let net = IpNet::new(local.or(remote)?, message.header.prefix_len).ok()?;
-    Some(Address { net, tentative: message.header.flags.contains(AddressHeaderFlags::Tentative) })
+    IpNet::new(local.or(remote)?, message.header.prefix_len).ok()
 }

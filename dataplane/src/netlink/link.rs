@@ -8,7 +8,7 @@ use std::{
 use netlink_packet_core::Nla;
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{InfoData, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State},
+    link::{InfoData, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State},
 };
 use rustix::io::Errno;
 
@@ -94,6 +94,12 @@ pub struct Link {
     pub name: String,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
+    /// Somebody is at its other end (`IFLA_CARRIER`).
+    pub carrier: bool,
+    /// Frames on it have Ethernet headers.
+    pub ethernet: bool,
+    /// The number of the device that it belongs to: a bridge, a bond.
+    pub master: Option<u32>,
     /// Its Ethernet address, where it is an Ethernet link.
     pub mac: Option<MacAddr>,
     /// The longest packet, without the Ethernet header.
@@ -113,11 +119,14 @@ impl fmt::Display for Link {
 }
 
 impl Link {
-    fn from_message(message: LinkMessage) -> Self {
+    pub(super) fn from_message(message: LinkMessage) -> Self {
         let mut link = Self {
             index: message.header.index,
             name: String::new(),
             up: message.header.flags.contains(LinkFlags::Up),
+            carrier: true,
+            ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+            master: None,
             mac: None,
             mtu: 0,
             operstate: OperState::Unknown,
@@ -127,10 +136,10 @@ impl Link {
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
-                LinkAttribute::Address(octets) => {
-                    link.mac = <[u8; 6]>::try_from(octets.as_slice()).ok().map(MacAddr::from_octets);
-                }
+                LinkAttribute::Address(octets) => link.mac = mac(&octets),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Carrier(carrier) => link.carrier = carrier != 0,
+                LinkAttribute::Controller(master) => link.master = Some(master),
                 LinkAttribute::OperState(state) => link.operstate = state.into(),
                 LinkAttribute::LinkInfo(infos) => link.take_info(infos),
                 _ => {}
@@ -171,6 +180,16 @@ impl TunLink {
     }
 }
 
+/// An Ethernet address; `None` where these octets are that of another kind of link.
+pub(super) fn mac(octets: &[u8]) -> Option<MacAddr> {
+    <[u8; 6]>::try_from(octets).ok().map(MacAddr::from_octets)
+}
+
+/// Whether a refusal says that the namespace behind a number has ended, or has none (`rtnl_get_net_ns_capable`).
+pub(super) fn gone(error: &NetlinkError) -> bool {
+    matches!(error.errno, Errno::INVAL | Errno::NODEV)
+}
+
 /// A link that has only been asked for by name.
 struct Named<'a>(&'a str);
 
@@ -183,22 +202,43 @@ impl fmt::Display for Named<'_> {
 impl Socket {
     /// The link of this name (or alternative name), or `None` where there is none.
     pub fn link_by_name(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        self.link(Purpose { operation: "look up", object: &Named(name) }, message)
+        Ok(self.link_message_by_name(name)?.map(Link::from_message))
     }
 
     /// The link of this number, or `None` where there is none.
     pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        let object = format!("interface number {index}");
-        self.link(Purpose { operation: "look up", object: &object }, message)
+        Ok(self.link_message_by_index(index, None)?.map(Link::from_message))
     }
 
-    fn link(&mut self, purpose: Purpose<'_>, message: LinkMessage) -> Result<Option<Link>, NetlinkError> {
+    pub(super) fn link_message_by_name(&mut self, name: &str) -> Result<Option<LinkMessage>, NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        self.link_message(Purpose { operation: "look up", object: &Named(name) }, message)
+    }
+
+    /// In another namespace where the number of one is given (`IFLA_TARGET_NETNSID`).
+    pub(super) fn link_message_by_index(
+        &mut self,
+        index: u32,
+        netnsid: Option<i32>,
+    ) -> Result<Option<LinkMessage>, NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.extend(netnsid.map(LinkAttribute::IfNetnsId));
+        let object = format!("interface number {index}");
+        match self.link_message(Purpose { operation: "look up", object: &object }, message) {
+            Err(error) if netnsid.is_some() && gone(&error) => Ok(None),
+            result => result,
+        }
+    }
+
+    fn link_message(
+        &mut self,
+        purpose: Purpose<'_>,
+        message: LinkMessage,
+    ) -> Result<Option<LinkMessage>, NetlinkError> {
         match self.ask(purpose, RouteNetlinkMessage::GetLink(message)) {
-            Ok(Some(RouteNetlinkMessage::NewLink(answer))) => Ok(Some(Link::from_message(answer))),
+            Ok(Some(RouteNetlinkMessage::NewLink(answer))) => Ok(Some(answer)),
             Ok(_) => Ok(None),
             Err(error) if error.errno == Errno::NODEV => Ok(None),
             Err(error) => Err(error),
@@ -207,15 +247,73 @@ impl Socket {
 
     /// Every link of the namespace.
     pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        Ok(self.link_messages()?.into_iter().map(Link::from_message).collect())
+    }
+
+    pub(super) fn link_messages(&mut self) -> Result<Vec<LinkMessage>, NetlinkError> {
         let purpose = Purpose { operation: "list", object: &"interfaces" };
         let answers = self.dump(purpose, RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
         Ok(answers
             .into_iter()
             .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewLink(message) => Some(Link::from_message(message)),
+                RouteNetlinkMessage::NewLink(message) => Some(message),
                 _ => None,
             })
             .collect())
+    }
+
+    /// Sends a request to make a link, or to change its options (`RTM_NEWLINK`).
+    pub(super) fn new_link(
+        &mut self,
+        operation: &'static str,
+        name: &str,
+        message: LinkMessage,
+        flags: u16,
+    ) -> Result<(), NetlinkError> {
+        let purpose = Purpose { operation, object: &Named(name) };
+        self.change(purpose, RouteNetlinkMessage::NewLink(message), flags)
+    }
+
+    /// Changes attributes of a link (`RTM_SETLINK`).
+    pub(super) fn set_attributes(
+        &mut self,
+        operation: &'static str,
+        index: u32,
+        name: &str,
+        up: Option<bool>,
+        attributes: Vec<LinkAttribute>,
+    ) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes = attributes;
+        if let Some(up) = up {
+            message.header.change_mask = LinkFlags::Up;
+            message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+        }
+        self.change(Purpose { operation, object: &Named(name) }, RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Deletes the link of this number; one that is not there is no error.
+    pub(super) fn delete_index(&mut self, index: u32, name: &str) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        let purpose = Purpose { operation: "delete", object: &Named(name) };
+        match self.change(purpose, RouteNetlinkMessage::DelLink(message), 0) {
+            Err(error) if error.errno == Errno::NODEV => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Deletes all links of a group at once: the kernel waits for its readers once, and not once for each.
+    pub(super) fn delete_group(&mut self, group: u32) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::Group(group));
+        let purpose = Purpose { operation: "delete", object: &"a group of interfaces" };
+        match self.change(purpose, RouteNetlinkMessage::DelLink(message), 0) {
+            // `rtnl_group_dellink`: nobody is in it.
+            Err(error) if error.errno == Errno::NODEV => Ok(()),
+            result => result,
+        }
     }
 
     /// Moves a link into another namespace and gives it its name there; `%d` in the name stands for the first free number.
@@ -254,14 +352,7 @@ impl Socket {
         up: Option<bool>,
         attributes: Vec<LinkAttribute>,
     ) -> Result<(), NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.header.index = link.index;
-        message.attributes = attributes;
-        if let Some(up) = up {
-            message.header.change_mask = LinkFlags::Up;
-            message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
-        }
-        self.change(Purpose { operation, object: link }, RouteNetlinkMessage::SetLink(message), 0)
+        self.set_attributes(operation, link.index, &link.name, up, attributes)
     }
 
     /// Deletes a link.

@@ -14,11 +14,11 @@ use crate::sys::netns;
 /// The dump was cut by a change in between and must be asked for again (`NLM_F_DUMP_INTR`).
 const DUMP_INTERRUPTED: u16 = 0x10;
 /// Attributes follow the echoed header of an acknowledgement (`NLM_F_ACK_TLVS`).
-const ACK_ATTRIBUTES: u16 = 0x200;
+pub(super) const ACK_ATTRIBUTES: u16 = 0x200;
 /// The attribute with the kernel's explanation (`NLMSGERR_ATTR_MSG`).
 const ACK_MESSAGE: u16 = 1;
 /// Octets of `struct nlmsghdr`, which an acknowledgement echoes before its attributes.
-const HEADER_LEN: usize = 16;
+pub(super) const HEADER_LEN: usize = 16;
 /// How often an interrupted dump is asked for again before giving up; each time some other program changed the same table.
 const DUMP_ATTEMPTS: usize = 8;
 
@@ -196,7 +196,7 @@ impl Socket {
 }
 
 /// The text among the attributes of a refusal.
-fn explanation(attributes: &[u8]) -> Option<String> {
+pub(super) fn explanation(attributes: &[u8]) -> Option<String> {
     let message = NlasIterator::new(attributes).flatten().find(|a| a.kind() == ACK_MESSAGE)?;
     let text = message.value();
     let text = text.strip_suffix(&[0]).unwrap_or(text);

@@ -14,12 +14,12 @@ const BLOCK: usize = 32;
 ///
 /// It holds the sum of 2^16 words of 64 bits and more, so nothing that fits a frame overflows it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sum(u64);
+pub(crate) struct Sum(u64);
 
 impl Sum {
     /// The sum over `bytes`, an odd last octet being the first of a word whose second is zero.
     #[inline]
-    pub(super) fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         let (blocks, rest) = bytes.as_chunks::<BLOCK>();
         let mut lanes = [0u64; BLOCK / 8];
         for block in blocks {
@@ -49,33 +49,41 @@ impl Sum {
         Self(sum)
     }
 
+    /// The sum over a header of `N` octets, a multiple of 4: its length is known beforehand, so there is no loop and no call.
+    #[inline]
+    pub(super) fn of_header<const N: usize>(header: &[u8; N]) -> Self {
+        const { assert!(N.is_multiple_of(4)) };
+        let words = header.as_chunks::<4>().0.iter();
+        Self(words.map(|word| u64::from(u32::from_ne_bytes(*word))).sum())
+    }
+
     /// This sum and the word `word`.
     #[inline]
-    pub(super) fn add(self, word: u16) -> Self {
+    pub(crate) fn add(self, word: u16) -> Self {
         Self(self.0 + u64::from(u16::from_ne_bytes(word.to_be_bytes())))
     }
 
     /// This sum and the two words of `words`.
     #[inline]
-    pub(super) fn add32(self, words: u32) -> Self {
+    pub(crate) fn add32(self, words: u32) -> Self {
         Self(self.0 + u64::from(u32::from_ne_bytes(words.to_be_bytes())))
     }
 
     /// This sum less the two words of `words`: in one's complement that adds their complement (RFC 1624 §2).
     #[inline]
-    pub(super) fn sub32(self, words: u32) -> Self {
+    pub(crate) fn sub32(self, words: u32) -> Self {
         self.add32(!words)
     }
 
     /// This sum and another, taken over octets at an even distance from the first ones.
     #[inline]
-    pub(super) fn and(self, other: Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         Self(self.0 + other.0)
     }
 
     /// The sum as a word.
     #[inline]
-    pub(super) fn fold(self) -> u16 {
+    pub(crate) fn fold(self) -> u16 {
         let mut sum = (self.0 & 0xffff_ffff) + (self.0 >> 32); // below 2^33
         sum = (sum & 0xffff) + (sum >> 16); // below 2^18
         sum = (sum & 0xffff) + (sum >> 16); // at most 2^16 + 2
@@ -107,7 +115,7 @@ pub fn complete(frame: &mut [u8], start: usize, offset: usize) -> Result<(), Dro
 
 /// The form of a checksum that cannot be mistaken for none.
 #[inline]
-pub(super) fn not_zero(sum: u16) -> u16 {
+pub(crate) fn not_zero(sum: u16) -> u16 {
     if sum == 0 { 0xffff } else { sum }
 }
 
@@ -158,6 +166,9 @@ mod tests {
             bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(0xff)], 0..400), words in any::<(u16, u32)>(),
         ) {
             prop_assert_eq!(sum(&bytes), sample::naive_sum(&bytes));
+            if let Some(header) = bytes.first_chunk::<20>() {
+                prop_assert_eq!(Sum::of_header(header).fold(), sample::naive_sum(header));
+            }
             let mut more = bytes.clone();
             more.resize(bytes.len().next_multiple_of(2), 0);
             more.extend(words.0.to_be_bytes());

@@ -13,9 +13,9 @@ use crate::{
 pub const MAX_HEADERS: usize = 256;
 
 /// IP protocol number of TCP.
-const TCP: u8 = 6;
+pub(super) const TCP: u8 = 6;
 /// IP protocol number of UDP.
-const UDP: u8 = 17;
+pub(super) const UDP: u8 = 17;
 /// Where the checksum stands in a TCP header (RFC 9293 §3.1).
 pub(super) const TCP_CHECKSUM: usize = 16;
 /// Where the checksum stands in a UDP header (RFC 768).

@@ -23,9 +23,9 @@ use crate::{
 pub const MAX_SEGMENTS: usize = 2048;
 
 /// The flags of TCP (RFC 9293 §3.1) that not every segment of a super-frame carries, in the octet at 13.
-const FIN: u8 = 0x01;
-const PSH: u8 = 0x08;
-const CWR: u8 = 0x80;
+pub(super) const FIN: u8 = 0x01;
+pub(super) const PSH: u8 = 0x08;
+pub(super) const CWR: u8 = 0x80;
 
 /// How a super-frame is split.
 #[derive(Clone, Copy, Debug)]
@@ -190,6 +190,6 @@ impl<'a> Split<'a> {
 
 /// Writes the word at octet `at`.
 #[inline]
-fn put(bytes: &mut [u8], at: usize, word: u16) {
+pub(super) fn put(bytes: &mut [u8], at: usize, word: u16) {
     bytes[at..at + 2].copy_from_slice(&word.to_be_bytes());
 }

@@ -4,19 +4,33 @@
 //! gives. Never decides where a frame goes, and reads no frame beyond its length and its virtio header.
 //! A queue never blocks: what does not fit is the caller's to count.
 
+pub mod dgram;
+pub(crate) mod encap;
 pub mod memory;
+pub mod netdev;
 mod queue;
+pub mod socket_file;
+pub mod stream;
 pub mod tap;
 #[cfg(test)]
 pub(crate) mod tests;
 mod transmit;
+pub mod underlay;
+pub mod uplink;
+pub mod vhost_user;
 
 use rustix::io::Errno;
 
+pub use dgram::DgramQueue;
+pub use encap::{Encapsulator, Exits, UplinkExit};
 pub use memory::{MemoryPeer, MemoryQueue};
+pub use netdev::PacketQueue;
 pub use queue::Queue;
+pub use stream::StreamQueue;
 pub use tap::TapQueue;
 pub use transmit::{Outcome, Transmitter};
+pub use underlay::{UnderlayRx, UnderlayTx};
+pub use vhost_user::VhostQueue;
 
 /// How a receive ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +39,7 @@ pub enum Received {
     Drained,
     /// The batch is full and more may wait; the poll will not tell again.
     Full,
-    /// The queue gives nothing any more: its device is deleted (EBADFD), or an error nobody expects.
+    /// The queue gives nothing any more: its device is deleted (EBADFD), its peer has gone, or an error nobody expects.
     Gone(Errno),
 }
 
@@ -34,9 +48,11 @@ pub enum Received {
 pub enum SendResult {
     /// The kernel took the frame.
     Sent,
+    /// The queue took the frame, sends it together with others when it is told to ([`Queue::flush`]), and counts it itself.
+    Held,
     /// No room at the moment (EAGAIN, ENOBUFS, ENOMEM).
     Full,
-    /// The interface is administratively down (EIO).
+    /// The interface is administratively down (EIO), or nobody is at the other end (ECONNREFUSED …).
     Down,
     /// The kernel does not take such a frame (EINVAL …).
     Refused(Errno),
@@ -51,7 +67,7 @@ pub(crate) enum ErrnoClass {
     TryAgain,
     /// Memory is short; the next call may succeed.
     Transient,
-    /// The interface end is down.
+    /// The interface end is down, or the peer of a socket is away.
     Down,
     /// The descriptor lost its device.
     Gone,
@@ -59,12 +75,14 @@ pub(crate) enum ErrnoClass {
     Refused,
 }
 
-/// Classifies an error of a read from, or a write to, a queue (`tun_get_user`, `tun_do_read` in drivers/net/tun.c).
+/// Classifies an error of a read from, or a write to, a queue (`tun_get_user`, `tun_do_read` in drivers/net/tun.c;
+/// `unix_dgram_sendmsg` and `unix_dgram_disconnected` in net/unix/af_unix.c).
 pub(crate) const fn classify(errno: Errno) -> ErrnoClass {
     match errno {
         Errno::AGAIN => ErrnoClass::TryAgain,
         Errno::INTR | Errno::NOBUFS | Errno::NOMEM => ErrnoClass::Transient,
         Errno::IO | Errno::NETDOWN => ErrnoClass::Down,
+        Errno::CONNREFUSED | Errno::NOTCONN | Errno::CONNRESET => ErrnoClass::Down,
         Errno::BADFD | Errno::BADF | Errno::NODEV | Errno::NXIO => ErrnoClass::Gone,
         _ => ErrnoClass::Refused,
     }

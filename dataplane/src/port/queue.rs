@@ -5,16 +5,26 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use super::{MemoryQueue, Received, SendResult, TapQueue};
-use crate::{counters::PortCounters, frame::Batch, sys::uring::Batcher};
+use super::{
+    DgramQueue, MemoryQueue, Outcome, PacketQueue, Received, SendResult, StreamQueue, TapQueue, VhostQueue,
+};
+use crate::{counters::PortCounters, frame::Batch, sys::uring::Batcher, wire::virtio_net};
 
 /// A queue that a worker polls or sends by. The set is closed: a match per call instead of a virtual call.
 #[derive(Debug)]
 pub enum Queue {
     /// Of a TAP.
     Tap(TapQueue),
+    /// A packet socket at an interface.
+    Packet(PacketQueue),
     /// In memory.
     Memory(MemoryQueue),
+    /// Of a stream to a peer.
+    Stream(StreamQueue),
+    /// Of datagrams to and from a peer.
+    Dgram(DgramQueue),
+    /// In a guest's memory.
+    Vhost(VhostQueue),
 }
 
 impl Queue {
@@ -23,7 +33,10 @@ impl Queue {
     pub fn vnet_header_len(&self) -> usize {
         match self {
             Self::Tap(q) => q.vnet_header_len(),
+            Self::Packet(q) => q.vnet_header_len(),
             Self::Memory(q) => q.vnet_header_len(),
+            Self::Stream(_) | Self::Dgram(_) => 0,
+            Self::Vhost(_) => virtio_net::LEN,
         }
     }
 
@@ -38,7 +51,11 @@ impl Queue {
     ) -> Received {
         match self {
             Self::Tap(q) => q.recv(batch, counters, ring),
+            Self::Packet(q) => q.recv(batch, counters),
             Self::Memory(q) => q.recv(batch, counters),
+            Self::Stream(q) => q.recv(batch, counters),
+            Self::Dgram(q) => q.recv(batch, counters, ring),
+            Self::Vhost(q) => q.recv(batch, counters),
         }
     }
 
@@ -47,7 +64,22 @@ impl Queue {
     pub fn send(&self, parts: &[IoSlice<'_>]) -> SendResult {
         match self {
             Self::Tap(q) => q.send(parts),
+            Self::Packet(q) => q.send(parts),
             Self::Memory(q) => q.send(parts),
+            Self::Stream(q) => q.hold(parts),
+            Self::Dgram(q) => q.send(parts),
+            Self::Vhost(q) => q.send(parts),
+        }
+    }
+
+    /// Sends what the queue holds ([`SendResult::Held`]), and counts it.
+    #[inline]
+    pub fn flush(&self, counters: &PortCounters) -> Outcome {
+        match self {
+            Self::Tap(_) | Self::Packet(_) | Self::Dgram(_) => Outcome::Done,
+            Self::Memory(q) => q.flush(counters),
+            Self::Stream(q) => q.flush(counters),
+            Self::Vhost(q) => q.flush(counters),
         }
     }
 
@@ -58,15 +90,34 @@ impl Queue {
     pub fn share(&self) -> io::Result<Self> {
         Ok(match self {
             Self::Tap(q) => Self::Tap(q.share()?),
+            Self::Packet(q) => Self::Packet(q.share()?),
             Self::Memory(q) => Self::Memory(q.share()),
+            Self::Stream(q) => Self::Stream(q.share()),
+            Self::Dgram(q) => Self::Dgram(q.share()?),
+            Self::Vhost(q) => Self::Vhost(q.share()),
         })
+    }
+
+    /// The descriptor that a ring may write frames to, each with one write.
+    #[inline]
+    pub fn ring_fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tap(q) => Some(q.as_fd()),
+            Self::Packet(q) => q.ring_fd(),
+            Self::Dgram(q) => Some(q.as_fd()),
+            Self::Memory(_) | Self::Stream(_) | Self::Vhost(_) => None,
+        }
     }
 
     /// What a poll watches.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Tap(q) => Some(q.as_fd()),
+            Self::Packet(q) => Some(q.as_fd()),
             Self::Memory(_) => None,
+            Self::Stream(q) => Some(q.as_fd()),
+            Self::Dgram(q) => Some(q.as_fd()),
+            Self::Vhost(q) => Some(q.as_fd()),
         }
     }
 }

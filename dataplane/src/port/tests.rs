@@ -51,7 +51,7 @@ pub(super) fn send(
     let counters = PortCounters::default();
     let mut batch = Batch::new();
     assert!(batch.append(frame, *offload));
-    let out = TxFrame { slot: 0, split, port: PortIdx(0), rewrite };
+    let out = TxFrame { slot: 0, split, port: PortIdx(0), rewrite, hop: None };
     let mut transmitter = Transmitter::default();
     let outcomes: Vec<_> = (0..times).map(|_| transmitter.send(&out, &mut batch, queue, &counters)).collect();
     (counters, outcomes[times - 1])
@@ -89,11 +89,10 @@ fn every_reason_that_a_port_gives_can_happen_and_is_counted_once() {
                 send(&mut queue, &plain, Rewrite::KEEP, false, 1).0
             }
             DropReason::EgressRefused => {
-                // A datagram above the socket's buffer is refused (EMSGSIZE), and there is no offload to blame.
+                // Nothing may be written any more (EPIPE), and there is no offload to blame.
                 let (mut queue, _far) = socket(Caps::NONE);
-                let Queue::Tap(tap) = &queue else { unreachable!() };
-                rustix::net::sockopt::set_socket_send_buffer_size(tap, 4096).unwrap();
-                send(&mut queue, &(vec![2; 60_000], Offload::NONE), Rewrite::KEEP, false, 1).0
+                rustix::net::shutdown(queue.fd().unwrap(), rustix::net::Shutdown::Write).unwrap();
+                send(&mut queue, &plain, Rewrite::KEEP, false, 1).0
             }
             other => panic!("no case for {other}"),
         };
@@ -102,6 +101,17 @@ fn every_reason_that_a_port_gives_can_happen_and_is_counted_once() {
         }
         assert_eq!(counters.tx_frames.get(), 0, "{reason}");
     }
+}
+
+#[test]
+fn a_frame_that_the_egress_finds_too_long_exceeds_its_mtu() {
+    // A datagram above the socket's buffer is refused (EMSGSIZE).
+    let (mut queue, _far) = socket(Caps::NONE);
+    let Queue::Tap(tap) = &queue else { unreachable!() };
+    rustix::net::sockopt::set_socket_send_buffer_size(tap, 4096).unwrap();
+    let long = (vec![2; 60_000], Offload::NONE);
+    let (counters, _) = send(&mut queue, &long, Rewrite::KEEP, false, 1);
+    assert_eq!(counters.dropped(DropReason::MtuExceeded), 1);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod tests;
 
 use std::{io::IoSlice, ops::Range};
 
+use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
 use super::{Queue, SendResult, tap::WORTH_A_RING};
@@ -58,6 +59,8 @@ impl Default for Transmitter {
 pub enum Outcome {
     /// It left, or was counted as a drop.
     Done,
+    /// Its queue holds it until it is flushed.
+    Held,
     /// The queue has lost its device.
     Gone,
 }
@@ -71,7 +74,7 @@ impl Transmitter {
 
     /// Carries out a plan. `egress` gives the queue and the counters of a port, or `None` where it has none (any more);
     /// `lost` is told the ports whose queue has lost its device.
-    /// Where `ring` is there, runs of frames leave by one system call.
+    /// Where `ring` is there, runs of frames leave by one system call. Queues that hold frames are flushed at the end.
     #[inline]
     pub fn send_all<'q>(
         &mut self,
@@ -82,13 +85,16 @@ impl Transmitter {
         mut lost: impl FnMut(PortIdx),
     ) {
         let mut rest = plan;
+        let mut held = false;
         while let Some(first) = rest.first() {
             let run = match ring {
-                // A queue without a descriptor, in memory, is not the kernel's to write.
+                // Not every queue is the kernel's to write, frame by frame.
                 Some(_) => rest
                     .iter()
                     .take(MAX_OPS)
-                    .take_while(|out| !out.split && egress(out.port).is_some_and(|(q, _)| q.fd().is_some()))
+                    .take_while(|out| {
+                        !out.split && egress(out.port).is_some_and(|(q, _)| q.ring_fd().is_some())
+                    })
                     .count(),
                 None => 0,
             };
@@ -98,15 +104,20 @@ impl Transmitter {
                     run
                 }
                 _ => {
-                    if let Some((queue, counters)) = egress(first.port)
-                        && self.send(first, batch, queue, counters) == Outcome::Gone
-                    {
-                        lost(first.port);
+                    if let Some((queue, counters)) = egress(first.port) {
+                        match self.send(first, batch, queue, counters) {
+                            Outcome::Done => {}
+                            Outcome::Held => held = true,
+                            Outcome::Gone => lost(first.port),
+                        }
                     }
                     1
                 }
             };
             rest = &rest[done..];
+        }
+        if held {
+            flush_all(plan, &egress, &mut lost);
         }
     }
 
@@ -153,14 +164,14 @@ impl Transmitter {
         }
         let writes = run.iter().zip(&vectors).filter_map(|(out, vector)| {
             let parts = if leaves_whole(out, batch) { &vector[..1] } else { &vector[..] };
-            Some((egress(out.port)?.0.fd()?, parts))
+            Some((egress(out.port)?.0.ring_fd()?, parts))
         });
         let mut results = [0; MAX_OPS];
         ring.write(writes, &mut results);
         for ((out, &result), &plain) in run.iter().zip(&results).zip(&plain) {
             let Some((queue, counters)) = egress(out.port) else { continue };
             let result = SendResult::from_write(
-                usize::try_from(result).map_err(|_| rustix::io::Errno::from_raw_os_error(-result)),
+                usize::try_from(result).map_err(|_| Errno::from_raw_os_error(-result)),
             );
             if self.settle(result, plain, out, batch, queue, counters) == Outcome::Gone {
                 lost(out.port);
@@ -214,6 +225,7 @@ impl Transmitter {
                 counters.tx_bytes.add(u64::from(frame.len).wrapping_add_signed(out.rewrite.shift().into()));
                 Outcome::Done
             }
+            SendResult::Held => Outcome::Held,
             SendResult::Refused(_) if !plain => self.send_plain(out, batch, queue, counters),
             failed => account(failed, counters),
         }
@@ -271,6 +283,7 @@ impl Transmitter {
             counters.drop(reason);
             return Outcome::Done;
         }
+        let mut outcome = Outcome::Done;
         for (header, payload) in self.headers.chunks_exact(self.header_len).zip(&self.payloads) {
             let payload = &frame[payload.clone()];
             match send_parts(queue, &VirtioNetHdr::default(), &out.rewrite, header, payload) {
@@ -279,14 +292,14 @@ impl Transmitter {
                     counters.tx_frames.add(1);
                     counters.tx_bytes.add(len as u64);
                 }
-                failed => {
-                    if account(failed, counters) == Outcome::Gone {
-                        return Outcome::Gone;
-                    }
-                }
+                failed => match account(failed, counters) {
+                    Outcome::Done => {}
+                    Outcome::Held => outcome = Outcome::Held,
+                    Outcome::Gone => return Outcome::Gone,
+                },
             }
         }
-        Outcome::Done
+        outcome
     }
 
     /// Makes the segments of a super-frame.
@@ -332,13 +345,31 @@ fn send_parts(
     queue.send(&parts[skip..])
 }
 
+/// Flushes the queues of a plan; to flush one twice does nothing.
+fn flush_all<'q>(
+    plan: &[TxFrame],
+    egress: &impl Fn(PortIdx) -> Option<(&'q Queue, &'q PortCounters)>,
+    lost: &mut impl FnMut(PortIdx),
+) {
+    for of_port in plan.chunk_by(|a, b| a.port == b.port) {
+        let Some(port) = of_port.first().map(|out| out.port) else { continue };
+        if let Some((queue, counters)) = egress(port)
+            && queue.flush(counters) == Outcome::Gone
+        {
+            lost(port);
+        }
+    }
+}
+
 /// Counts a frame that the egress did not take.
-#[cold]
 fn account(failed: SendResult, counters: &PortCounters) -> Outcome {
     let (reason, outcome) = match failed {
         SendResult::Sent => return Outcome::Done,
+        SendResult::Held => return Outcome::Held,
         SendResult::Full => (DropReason::EgressFull, Outcome::Done),
         SendResult::Down => (DropReason::EgressDown, Outcome::Done),
+        // The interface's MTU has become less than the port's.
+        SendResult::Refused(Errno::MSGSIZE) => (DropReason::MtuExceeded, Outcome::Done),
         SendResult::Refused(_) => (DropReason::EgressRefused, Outcome::Done),
         SendResult::Gone(_) => (DropReason::EgressDown, Outcome::Gone),
     };

@@ -61,7 +61,10 @@ impl Stream {
             }
         };
         let more = match (&mut self.beat, &mut self.request, &reply) {
-            (Some((every, at)), ..) => {
+            (Some((every, at)), request, reply) => {
+                if let (Request::Monitor { after }, Reply::Events { next, .. }) = (request, reply) {
+                    *after = Some(*next);
+                }
                 *at = now + *every;
                 true
             }

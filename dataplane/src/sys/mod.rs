@@ -6,6 +6,8 @@
 //! poll, setns) is called there and not repeated here.
 
 pub mod netns;
+pub mod packet;
 pub mod signal;
 pub mod tun;
+pub mod udp;
 pub mod uring;

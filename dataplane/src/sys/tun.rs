@@ -14,6 +14,8 @@ use rustix::fs::{Mode, OFlags};
 
 /// A TAP: frames with Ethernet headers (`IFF_TAP`).
 pub const TAP: u16 = libc::IFF_TAP as u16;
+/// A TUN: packets without Ethernet headers (`IFF_TUN`).
+pub const TUN: u16 = libc::IFF_TUN as u16;
 /// No four octets of packet information before each frame (`IFF_NO_PI`).
 pub const NO_PI: u16 = libc::IFF_NO_PI as u16;
 /// A virtio header before each frame (`IFF_VNET_HDR`).
@@ -42,6 +44,11 @@ pub const F_TSO_ECN: u32 = libc::TUN_F_TSO_ECN;
 pub const F_USO4: u32 = libc::TUN_F_USO4;
 /// UDP super-frames over IPv6 (`TUN_F_USO6`, Linux 6.2); only together with [`F_USO4`].
 pub const F_USO6: u32 = libc::TUN_F_USO6;
+/// Super-frames inside a UDP tunnel without outer checksum (`TUN_F_UDP_TUNNEL_GSO`, Linux 6.17, linux/if_tun.h); needs a header of
+/// 24 octets.
+pub const F_UDP_TUNNEL_GSO: u32 = 0x080;
+/// The same with outer checksums (`TUN_F_UDP_TUNNEL_GSO_CSUM`); only together with [`F_UDP_TUNNEL_GSO`].
+pub const F_UDP_TUNNEL_GSO_CSUM: u32 = 0x100;
 
 /// `struct ifreq` as the tun ioctls use it: a name and 16 bits of flags.
 #[repr(C)]
@@ -142,4 +149,26 @@ pub fn set_offload(fd: BorrowedFd<'_>, mask: u32) -> io::Result<()> {
 pub fn set_persist(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     // SAFETY: TUNSETPERSIST takes its argument by value.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETPERSIST, c_ulong::from(on)) }).map(drop)
+}
+
+/// Makes a descriptor of a device with several queues one that takes part, or one that gets nothing (`TUNSETQUEUE`).
+/// EINVAL says that the device has but one queue.
+pub fn set_queue(fd: BorrowedFd<'_>, attached: bool) -> io::Result<()> {
+    let flag = if attached { libc::IFF_ATTACH_QUEUE } else { libc::IFF_DETACH_QUEUE };
+    let mut request = IfReq::new("", flag as u16)?;
+    // SAFETY: TUNSETQUEUE reads one `struct ifreq`, whose size and layout `IfReq` has (asserted above);
+    // the exclusive reference keeps it alive for the call.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETQUEUE, &raw mut request) }).map(drop)
+}
+
+/// Lets a user attach without privilege (`TUNSETOWNER`).
+pub fn set_owner(fd: BorrowedFd<'_>, owner: u32) -> io::Result<()> {
+    // SAFETY: TUNSETOWNER takes its argument by value.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOWNER, c_ulong::from(owner)) }).map(drop)
+}
+
+/// Lets the members of a group attach without privilege (`TUNSETGROUP`).
+pub fn set_group(fd: BorrowedFd<'_>, group: u32) -> io::Result<()> {
+    // SAFETY: TUNSETGROUP takes its argument by value.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETGROUP, c_ulong::from(group)) }).map(drop)
 }

@@ -39,6 +39,20 @@ impl Batcher {
         Ok(Self { ring })
     }
 
+    /// Fails where the kernel takes no `RWF_NOWAIT` for a file of this kind, so that each read and write of it would come back as
+    /// `EOPNOTSUPP` (`kiocb_set_rw_flags`: the file has no `FMODE_NOWAIT`). What a read of the file finds is not looked at.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`.
+    pub fn check(&mut self, file: BorrowedFd<'_>) -> io::Result<()> {
+        let (mut octet, mut results) = ([0], [0; MAX_OPS]);
+        self.read(file, [&mut octet[..]].into_iter(), &mut results);
+        if results[0] == -libc::EOPNOTSUPP {
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
+        Ok(())
+    }
+
     /// Reads once into each buffer. Says how many results there are: one a buffer, at most [`MAX_OPS`].
     pub fn read<'a>(
         &mut self,
@@ -124,6 +138,19 @@ mod tests {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
     use super::*;
+
+    #[test]
+    fn a_file_that_may_have_to_wait_is_found_out() {
+        let Ok(mut ring) = Batcher::new() else {
+            println!("skipped: no io_uring here");
+            return;
+        };
+        // A file of procfs has no FMODE_NOWAIT, a pipe has.
+        let file = std::fs::File::open("/proc/self/comm").unwrap();
+        assert_eq!(ring.check(file.as_fd()).unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
+        let (reader, _writer) = std::io::pipe().unwrap();
+        ring.check(reader.as_fd()).unwrap();
+    }
 
     #[test]
     fn vectors_leave_in_order_and_arrive_one_a_buffer() {

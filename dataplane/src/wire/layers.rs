@@ -76,26 +76,31 @@ impl Layers {
     /// The layers of a frame whose type, or next tag, stands at octet `type_at`.
     #[inline]
     pub fn parse_at(frame: &[u8], type_at: usize) -> Result<Self, Error> {
-        let mut at = type_at;
-        let mut tags = 0;
-        let ethertype = loop {
-            let ethertype = EtherType(be16(frame, at).ok_or(Error::Truncated)?);
-            if !ethertype.is_tag() {
-                break ethertype;
-            }
-            if tags == MAX_TAGS {
-                return Err(Error::Malformed("tag count"));
-            }
-            tags += 1;
-            at += TAG_LEN;
-        };
-        let l3 = at + 2;
+        let (tags, ethertype, l3) = skip_tags(frame, type_at)?;
         let ip = match ethertype {
             EtherType::IPV4 => Some(ipv4(frame, l3)?),
             EtherType::IPV6 => Some(ipv6(frame, l3)?),
             _ => None,
         };
         Ok(Self { tags, ethertype, l3, ip })
+    }
+}
+
+/// How many tags stand at octet `type_at`, the type after the last of them, and where the network header begins.
+#[inline]
+pub(crate) fn skip_tags(frame: &[u8], type_at: usize) -> Result<(u8, EtherType, usize), Error> {
+    let mut at = type_at;
+    let mut tags = 0;
+    loop {
+        let ethertype = EtherType(be16(frame, at).ok_or(Error::Truncated)?);
+        if !ethertype.is_tag() {
+            return Ok((tags, ethertype, at + 2));
+        }
+        if tags == MAX_TAGS {
+            return Err(Error::Malformed("tag count"));
+        }
+        tags += 1;
+        at += TAG_LEN;
     }
 }
 

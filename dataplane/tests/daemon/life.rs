@@ -1,5 +1,7 @@
 //! How the daemon begins and ends.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -47,6 +49,10 @@ fn its_log_says_ready_once_and_has_no_colours_where_nobody_sees_them() {
     daemon.bridge();
     daemon.plug("a", &a, "198.51.100.1/24");
     daemon.plug("b", &b, "198.51.100.2/24");
+    let here = json!({ "name": "here", "bridge": "br0", "address": ["203.0.113.1/24"] });
+    daemon.ok("PortAdd", here);
+    let tunnel = json!({ "name": "vx", "bridge": "br0", "type": "vxlan", "vni": 7, "local": "203.0.113.1" });
+    daemon.ok("PortAdd", tunnel);
     for _ in 0..20 {
         assert!(a.ping([198, 51, 100, 2]));
     }
@@ -58,6 +64,7 @@ fn its_log_says_ready_once_and_has_no_colours_where_nobody_sees_them() {
     assert!(!log.contains('\x1b'), "{log}");
     assert_eq!(log.lines().filter(|line| line.contains(" ready ")).count(), 1, "{log}");
     assert!(log.contains("port added port=a bridge=br0 ifname=eth0 queues=2"), "{log}");
+    assert!(log.contains("port added port=vx bridge=br0 path=sockets\n"), "a tunnel has no interface: {log}");
     assert!(log.lines().all(|line| line.contains(" INFO ")), "{log}");
 }
 
@@ -193,4 +200,24 @@ fn a_topology_that_cannot_be_read_or_done_ends_it_with_the_reason_and_nothing_le
     assert!(said.contains("port \"b\"") && said.contains("eth0"), "{said}");
     assert!(!a.has_interface("eth0"), "persistent or not");
     assert!(!place.socket().exists());
+}
+
+#[test]
+fn an_interface_that_it_had_taken_over_is_the_hosts_again_however_it_ends() {
+    let Some(net) = Net::new() else { return };
+    let (place, a) = (Place::new(), net.host("a"));
+    net.veth("a", &a, "eth0");
+    a.address("eth0", "198.51.100.1/24");
+    net.home().address("a", "198.51.100.9/24");
+    let heard = |timeout| a.ping_with([198, 51, 100, 9], 56, timeout).is_some();
+    assert!(heard(PATIENCE));
+    for signal in [Signal::KILL, Signal::TERM] {
+        let daemon = place.start(&net, &[]);
+        daemon.bridge();
+        daemon.ok("PortAdd", json!({ "name": "a", "bridge": "br0", "type": "netdev" }));
+        assert_eq!(daemon.port("a")["oper"], "up");
+        assert!(!heard(Duration::from_millis(300)), "the switch has it");
+        daemon.end(signal);
+        assert!(heard(PATIENCE), "after {signal:?}");
+    }
 }

@@ -5,6 +5,7 @@
 
 mod clients;
 mod commands;
+mod devices;
 mod life;
 mod lost;
 mod storm;
@@ -12,3 +13,4 @@ mod switch;
 #[path = "../../../tests/topo/mod.rs"]
 mod topo;
 mod topology;
+mod unprivileged;

@@ -1,15 +1,18 @@
 //! A running `tapwayd`, and a client of it.
 
 use std::{
-    fs::{self, File},
-    io::{Read as _, Write as _},
-    os::unix::net::UnixStream,
+    fs::{self, File, Permissions},
+    io::{self, Read as _, Write as _},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    thread::CapabilitySet,
+};
 use serde_json::{Value, json};
 
 use super::topo::{Host, Net, wait_until};
@@ -32,6 +35,11 @@ impl Place {
         self.dir.path().join("tapway.sock")
     }
 
+    /// A path beside the socket.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     pub(crate) fn file(&self, name: &str, text: &str) -> String {
         let path = self.dir.path().join(name);
         fs::write(&path, text).unwrap();
@@ -44,7 +52,27 @@ impl Place {
 
     /// Starts the daemon in the home of the world and waits until it answers.
     pub(crate) fn start(&self, net: &Net, args: &[&str]) -> Daemon {
-        let child = self.spawn(net, &[&["--workers", "2"], args].concat());
+        self.until_ready(self.spawn(net, &[&["--workers", "2"], args].concat(), || {}))
+    }
+
+    /// The same of a daemon that may not change the network (`CAP_NET_ADMIN`).
+    pub(crate) fn start_without_privilege(&self, net: &Net) -> Daemon {
+        // Of the thread that starts it: what is not in this set is not given by `execve`, not even to root.
+        let give_up =
+            || rustix::thread::remove_capability_from_bounding_set(CapabilitySet::NET_ADMIN).unwrap();
+        self.until_ready(self.spawn(net, &["--workers", "1"], give_up))
+    }
+
+    /// The same as another user, who has no privileges, and needs none to run a copy of the program here.
+    pub(crate) fn start_as(&self, user: u32, net: &Net, args: &[&str]) -> io::Result<Daemon> {
+        let program = self.path("tapwayd");
+        fs::copy(env!("CARGO_BIN_EXE_tapwayd"), &program)?;
+        fs::set_permissions(self.dir.path(), Permissions::from_mode(0o777))?;
+        let child = net.home().run(|| self.command(&program, args).uid(user).gid(user).spawn())?;
+        Ok(self.until_ready(child))
+    }
+
+    fn until_ready(&self, child: Child) -> Daemon {
         let mut daemon = Daemon { child: Some(child), socket: self.socket() };
         wait_until("the daemon is ready", PATIENCE, || {
             let ended = daemon.child.as_mut().unwrap().try_wait().unwrap();
@@ -57,7 +85,7 @@ impl Place {
 
     /// Runs a daemon that is to end by itself; its exit code, and what it said.
     pub(crate) fn run(&self, net: &Net, args: &[&str]) -> (i32, String) {
-        let mut child = self.spawn(net, args);
+        let mut child = self.spawn(net, args, || {});
         let mut status = None;
         wait_until("the daemon ended", PATIENCE, || {
             status = child.try_wait().unwrap();
@@ -66,18 +94,20 @@ impl Place {
         (status.unwrap().code().expect("no signal"), self.log())
     }
 
-    fn spawn(&self, net: &Net, args: &[&str]) -> Child {
-        let log = File::create(self.dir.path().join("log")).unwrap();
+    fn spawn(&self, net: &Net, args: &[&str], first: impl FnOnce() + Send) -> Child {
+        let program = Path::new(env!("CARGO_BIN_EXE_tapwayd"));
         net.home().run(|| {
-            Command::new(env!("CARGO_BIN_EXE_tapwayd"))
-                .args(args)
-                .env("TAPWAY_SOCKET", self.socket())
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(log)
-                .spawn()
-                .unwrap()
+            first();
+            self.command(program, args).spawn().unwrap()
         })
+    }
+
+    fn command(&self, program: &Path, args: &[&str]) -> Command {
+        let log = File::create(self.dir.path().join("log")).unwrap();
+        let mut command = Command::new(program);
+        command.args(args).env("TAPWAY_SOCKET", self.socket());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
     }
 }
 

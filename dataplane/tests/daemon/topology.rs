@@ -69,7 +69,8 @@ fn a_port_that_is_replaced_keeps_its_static_entries() {
     apply(&daemon, &[BR0, &port("a", &a, "queues = 2")].concat(), false);
     assert_eq!(daemon.port("a")["queues"], 2);
     let entries = daemon.ok("FdbList", json!({ "port": "a" }));
-    assert_eq!(entries["entries"][0]["kind"], "sticky", "{entries}");
+    let sticky = entries["entries"].as_array().unwrap().iter().filter(|entry| entry["kind"] == "sticky");
+    assert!(sticky.map(|entry| &entry["mac"]).eq([&json!("02:00:00:00:00:07")]), "{entries}");
 }
 
 #[test]
@@ -86,6 +87,38 @@ fn a_topology_of_five_mistakes_reports_five_and_changes_nothing() {
         assert_eq!(sentence.lines().filter(|l| l.starts_with("  line ")).count(), 5, "{sentence}");
     }
     assert_eq!((daemon.export(), daemon.ok("Status", json!({}))["generation"].clone()), before);
+}
+
+#[test]
+fn the_mistakes_of_tunnels_and_uplinks_are_told_with_their_lines() {
+    let Some(net) = Net::new() else { return };
+    let place = Place::new();
+    let daemon = place.start(&net, &[]);
+    let topology = r#"[[bridge]]
+name = "br0"
+[[port]]
+name = "a"
+bridge = "br0"
+type = "vxlan"
+vlan_vni = { 4095 = 7 }
+remote = "2001:db8::2"
+ifname = "eth0"
+[[port]]
+name = "b"
+bridge = "br0"
+type = "geneve"
+local = "198.51.100.1"
+[[uplink]]
+name = "b"
+address = "198.51.100.1/30"
+gateway = "198.51.100.1"
+"#;
+    let (error, sentence) = daemon.refused("Apply", json!({ "topology": topology }));
+    assert_eq!(error, "io.tapway.Topology");
+    let line = |line: &str| line.strip_prefix("  line ")?.split(':').next()?.parse::<u32>().ok();
+    let lines: Vec<_> = sentence.lines().filter_map(line).collect();
+    assert_eq!(lines, [3, 7, 9, 10, 11, 18], "{sentence}");
+    assert_eq!(daemon.export(), "");
 }
 
 #[test]

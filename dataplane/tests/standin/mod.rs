@@ -12,10 +12,14 @@ use std::{
 use mio::{Events, Poll, Token, Waker};
 use tapway_dataplane::{
     api::{
-        BridgeView, Control, DropView, FdbCounts, FdbView, PROTOCOL_VERSION, Plan, PlanStep, PortStatsView,
-        PortView, Refusal, Reply, Request, Status, Trace, TraceOutput, TraceStep, Traffic, WorkerView,
+        BridgeView, Control, DeviceSeen, DeviceView, DropView, Event, FdbCounts, FdbView, NeighView,
+        PROTOCOL_VERSION, Plan, PlanStep, PortStatsView, PortView, Refusal, RemoteView, Reply, Request,
+        Status, Trace, TraceOutput, TraceStep, Traffic, TunnelView, UplinkView, VmView, WorkerView,
     },
-    config::{BridgeName, BridgeSpec, Mistake, OnOff, PortName, PortSpec, Topology},
+    config::{
+        BridgeName, BridgeSpec, DeviceName, DeviceSpec, Mistake, NeighSpec, OnOff, PortName, PortSpec,
+        PortType, Topology, UplinkSpec,
+    },
     server::{Limits, Server},
 };
 
@@ -84,6 +88,9 @@ pub struct StandIn {
     pub bridges: BTreeMap<BridgeName, BridgeSpec>,
     pub ports: BTreeMap<PortName, PortSpec>,
     pub fdb: Vec<FdbView>,
+    pub neighbours: Vec<NeighSpec>,
+    pub uplinks: BTreeMap<PortName, UplinkSpec>,
+    pub devices: BTreeMap<DeviceName, DeviceSpec>,
     asked: u64,
 }
 
@@ -111,6 +118,7 @@ impl StandIn {
                 remote: None,
                 kind: "dynamic".to_owned(),
                 age_s: i as u32,
+                damped: false,
             })
             .collect();
     }
@@ -118,12 +126,13 @@ impl StandIn {
     fn port(&self, name: &PortName) -> Result<PortView, Refusal> {
         let spec = self.ports.get(name).ok_or_else(|| not_found("port", name))?;
         let up = OnOff(true);
+        let kind = spec.options.kind_or_default();
         let down = spec.options.admin.is_some_and(|a| a.to_string() == "down");
         Ok(PortView {
             name: name.clone(),
             bridge: spec.bridge.clone(),
-            kind: spec.options.kind.unwrap_or_default(),
-            ifname: name.to_string(),
+            kind,
+            ifname: kind.has_interface().then(|| name.to_string()),
             netns: spec.options.netns.clone(),
             mac: spec.options.mac,
             mtu: spec.options.mtu.unwrap_or(1500),
@@ -133,7 +142,7 @@ impl StandIn {
             reason: down.then(|| "administratively down".to_owned()),
             queues: 1,
             offload: vec!["vnet_hdr".to_owned(), "csum".to_owned()],
-            persist: OnOff(false),
+            persist: (kind == PortType::Tap).then_some(OnOff(false)),
             access: spec.options.access,
             trunk: spec.options.trunk.clone(),
             native: spec.options.native,
@@ -148,11 +157,56 @@ impl StandIn {
             mac_limit: 0,
             storm_limit: 0,
             secure: spec.options.secure.clone(),
+            vm: VmView::of(spec.effective(1)),
+            tunnel: TunnelView::of(spec.effective(1)),
             macs: 1,
             rx: self.traffic(),
             tx: Traffic { frames: 7, bytes: 700 },
             drops: BTreeMap::from([("vlan_not_member".to_owned(), 3)]),
         })
+    }
+
+    /// A device that somebody has given another MTU.
+    fn device(&self, spec: &DeviceSpec) -> DeviceView {
+        let drift = spec.options.mtu.map(|mtu| format!("mtu: {mtu} -> 1500"));
+        DeviceView {
+            name: spec.name.clone(),
+            kind: spec.kind,
+            netns: spec.options.netns.clone(),
+            state: if drift.is_some() { "drifted" } else { "ok" }.to_owned(),
+            drift: drift.into_iter().collect(),
+            desired: spec.clone(),
+            observed: Some(DeviceSeen {
+                index: 7,
+                kind: spec.kind.to_string(),
+                mtu: 1500,
+                address: spec.options.address.clone(),
+                master: spec.options.master.clone(),
+                up: true,
+                oper: "up".to_owned(),
+                ..DeviceSeen::default()
+            }),
+        }
+    }
+
+    fn uplink(&self, spec: &UplinkSpec) -> UplinkView {
+        let all = spec.effective(1);
+        UplinkView {
+            name: spec.name.clone(),
+            address: spec.address,
+            gateway: all.gateway,
+            ifname: spec.ifname_or_default().to_owned(),
+            netns: all.netns,
+            mac: all.mac,
+            mtu: all.mtu.unwrap(),
+            oper: "up".to_owned(),
+            reason: None,
+            queues: 1,
+            offload: vec!["csum".to_owned()],
+            rx: self.traffic(),
+            tx: Traffic { frames: 7, bytes: 700 },
+            drops: BTreeMap::new(),
+        }
     }
 
     fn traffic(&self) -> Traffic {
@@ -248,6 +302,9 @@ impl Control for StandIn {
                     name: spec.name.clone(),
                     ageing: spec.options.ageing_or_default(),
                     fdb_limit: spec.options.fdb_limit_or_default(),
+                    move_limit: spec.options.move_limit_or_default(),
+                    neigh_snoop: spec.options.neigh_snoop_or_default(),
+                    neighbours: self.neighbours.iter().filter(|n| n.bridge == spec.name).count(),
                     ports: self.ports.values().filter(|p| p.bridge == spec.name).count(),
                     fdb: FdbCounts { entries: self.fdb.len() as u64, ..Default::default() },
                 };
@@ -290,12 +347,120 @@ impl Control for StandIn {
             Request::FdbFlush { .. } => {
                 Ok(Reply::Flushed { flushed: std::mem::take(&mut self.fdb).len() as u64 })
             }
+            Request::RemoteAdd { port, remote } => match self.ports.get_mut(&port) {
+                None => Err(not_found("port", &port)),
+                Some(spec) if spec.options.remote.contains(&remote) => changed(false),
+                Some(spec) => {
+                    spec.options.remote.push(remote);
+                    changed(true)
+                }
+            },
+            Request::RemoteDel { port, remote } => match self.ports.get_mut(&port) {
+                Some(spec) if spec.options.remote.contains(&remote) => {
+                    spec.options.remote.retain(|r| *r != remote);
+                    changed(true)
+                }
+                _ => Err(not_found("remote", format!("{remote} of port {port}"))),
+            },
+            Request::RemoteList { port } => {
+                let spec = self.ports.get(&port).ok_or_else(|| not_found("port", &port))?;
+                let view = |remote: &std::net::IpAddr| RemoteView {
+                    port: port.clone(),
+                    remote: *remote,
+                    path_mtu: Some(1500),
+                    learned: None,
+                };
+                Ok(Reply::Remotes { remotes: spec.options.remote.iter().map(view).collect() })
+            }
+            Request::NeighAdd(spec) => {
+                let known = self.neighbours.contains(&spec);
+                if !known {
+                    self.neighbours.push(spec);
+                }
+                changed(!known)
+            }
+            Request::NeighDel { ip, bridge, vlan } => {
+                let before = self.neighbours.len();
+                self.neighbours.retain(|n| (n.ip, &n.bridge, n.vlan) != (ip, &bridge, vlan));
+                if self.neighbours.len() == before {
+                    return Err(not_found("neigh", format!("{bridge} vlan {vlan} {ip}")));
+                }
+                changed(true)
+            }
+            Request::NeighList { bridge } => {
+                let wanted =
+                    self.neighbours.iter().filter(|n| bridge.as_ref().is_none_or(|b| *b == n.bridge));
+                let view = |n: &NeighSpec| NeighView {
+                    bridge: n.bridge.clone(),
+                    vlan: n.vlan,
+                    ip: n.ip,
+                    mac: n.mac,
+                    kind: "static".to_owned(),
+                    age_s: 5,
+                };
+                Ok(Reply::Neighbours { neighbours: wanted.map(view).collect() })
+            }
+            Request::DeviceAdd(spec) => match self.devices.get(&spec.name) {
+                Some(old) if *old == *spec => changed(false),
+                Some(old) => Err(Refusal::Exists {
+                    kind: "device",
+                    name: spec.name.to_string(),
+                    difference: old.difference(&spec).join(", "),
+                    replace: !old.immutable_differences(&spec).is_empty(),
+                }),
+                None => {
+                    self.devices.insert(spec.name.clone(), *spec);
+                    changed(true)
+                }
+            },
+            Request::DeviceSet { name, options, unset } => {
+                let old = self.devices.get(&name).ok_or_else(|| not_found("device", &name))?;
+                let new = DeviceSpec { options: old.merge(&options, &unset).unwrap(), ..old.clone() };
+                let differs = *old != new;
+                self.devices.insert(name, new);
+                changed(differs)
+            }
+            Request::DeviceDel { name } => match self.devices.remove(&name) {
+                Some(_) => changed(true),
+                None => Err(not_found("device", &name)),
+            },
+            Request::DeviceList => {
+                Ok(Reply::Devices { devices: self.devices.values().map(|d| self.device(d)).collect() })
+            }
+            Request::DeviceShow { name } => {
+                let spec = self.devices.get(&name).ok_or_else(|| not_found("device", &name))?;
+                Ok(Reply::Device { device: Box::new(self.device(spec)) })
+            }
+            Request::UplinkAdd(spec) => match self.uplinks.get(&spec.name) {
+                Some(old) if *old == *spec => changed(false),
+                Some(old) => Err(Refusal::Exists {
+                    kind: "uplink",
+                    name: spec.name.to_string(),
+                    difference: old.difference(&spec, 1).join(", "),
+                    replace: true,
+                }),
+                None => {
+                    self.uplinks.insert(spec.name.clone(), *spec);
+                    changed(true)
+                }
+            },
+            Request::UplinkDel { name } => match self.uplinks.remove(&name) {
+                Some(_) => changed(true),
+                None => Err(not_found("uplink", &name)),
+            },
+            Request::UplinkList => {
+                Ok(Reply::Uplinks { uplinks: self.uplinks.values().map(|u| self.uplink(u)).collect() })
+            }
             Request::Apply { topology, dry_run, .. } => Self::plan(&topology, !dry_run),
             Request::Diff { topology } => Self::plan(&topology, false),
-            Request::Export => Ok(Reply::Exported {
-                topology: "[[bridge]]\nname = \"br0\"\n".to_owned(),
-                config: Topology { bridge: self.bridges.values().cloned().collect(), ..Default::default() },
-            }),
+            Request::Export => {
+                let config = Topology {
+                    bridge: self.bridges.values().cloned().collect(),
+                    port: self.ports.values().cloned().collect(),
+                    ..Default::default()
+                };
+                Ok(Reply::Exported { topology: config.to_toml(), config })
+            }
             Request::Stats { port } => {
                 if let Some(name) = &port {
                     self.port(name)?;
@@ -310,9 +475,24 @@ impl Control for StandIn {
                 };
                 Ok(Reply::Stats { stats: names.map(view).collect() })
             }
+            Request::Monitor { after } => {
+                let next = after.map_or(0, |after| after + 1);
+                let event = |kind: &str, name: &str, text: &str| Event {
+                    uptime_s: next,
+                    kind: kind.to_owned(),
+                    name: name.to_owned(),
+                    text: text.to_owned(),
+                };
+                let both = [
+                    event("port", "vm1", "it is down: the interface is down"),
+                    event("device", "v0", "it is repaired"),
+                ];
+                Ok(Reply::Events { events: after.map_or(Vec::new(), |_| both.into()), next })
+            }
             Request::Drops { .. } => Ok(Reply::Drops {
                 drops: vec![DropView {
-                    port: "vm1".parse().unwrap(),
+                    port: Some("vm1".parse().unwrap()),
+                    vtep: None,
                     reason: "vlan_not_member".to_owned(),
                     frames: 3,
                     what: "The frame's VLAN is not among those of the port.".to_owned(),

@@ -13,3 +13,4 @@ mod change;
 mod frames;
 mod open;
 mod topo;
+mod uplink;

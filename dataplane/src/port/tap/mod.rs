@@ -24,7 +24,7 @@ use rustix::{
 
 pub use crate::netns::Netns;
 pub use error::TapError;
-pub use negotiate::{Features, words as offload_words};
+pub use negotiate::{Features, batcher, words as offload_words};
 pub use queue::TapQueue;
 pub(super) use queue::WORTH_A_RING;
 
@@ -35,7 +35,7 @@ use crate::{
         netns::{self, NetnsId},
         tun,
     },
-    wire::{MacAddr, virtio_net},
+    wire::MacAddr,
 };
 
 /// What a TAP port is to be like.
@@ -57,6 +57,8 @@ pub struct TapOptions {
     pub persist: bool,
     /// Whether frames carry a virtio header and offloads are negotiated.
     pub offload: bool,
+    /// Whether super-frames in UDP tunnels are negotiated too, with the longer virtio header that describes them.
+    pub uplink: bool,
 }
 
 impl Default for TapOptions {
@@ -70,6 +72,7 @@ impl Default for TapOptions {
             queues: 1,
             persist: false,
             offload: true,
+            uplink: false,
         }
     }
 }
@@ -152,14 +155,14 @@ impl Tap {
         &self.caps
     }
 
-    /// The negotiated offloads in words: "csum", "tso4", "tso6", "tso_ecn", "uso".
+    /// The negotiated offloads in words: "csum", "tso4", "tso6", "tso_ecn", "uso"; of an uplink also "udp_tunnel", "udp_tunnel_csum".
     pub fn offloads(&self) -> Vec<&'static str> {
         negotiate::words(&self.caps)
     }
 
-    /// Octets of the virtio header before each frame: 12, or 0 for a plain port.
+    /// Octets of the virtio header before each frame: 12, 24 where it describes tunnels, or 0 for a plain port.
     pub fn vnet_header_len(&self) -> usize {
-        if self.caps.vnet_hdr { virtio_net::LEN } else { 0 }
+        self.caps.vnet_header_len()
     }
 
     /// The name the interface was given.
@@ -284,6 +287,15 @@ impl Tap {
         }
     }
 
+    /// The namespace and the number of the interface, where it ends with this port's last descriptor.
+    pub fn own_interface(&self) -> Option<(OwnedFd, u32)> {
+        if self.persist || self.adopted {
+            return None;
+        }
+        let (_, link) = self.interface_end().ok()?;
+        Some((self.place().ok()??, link.index))
+    }
+
     /// Ends the port for good: a persistent interface that this port made disappears with the last queue, instead of
     /// staying for the next daemon. An adopted one stays, as its owner made it before us.
     pub fn destroy(self) -> Result<(), TapError> {
@@ -316,7 +328,7 @@ impl Tap {
     }
 
     /// The interface end, wherever it is now, with a socket in that namespace. Neither may be kept.
-    fn interface_end(&self) -> Result<(Socket, Link), TapError> {
+    pub(super) fn interface_end(&self) -> Result<(Socket, Link), TapError> {
         let place = self.place()?.ok_or_else(|| TapError::Gone { name: self.ifname.clone() })?;
         let mut socket = Socket::open_in(place.as_fd()).map_err(self.failed("enter the namespace of"))?;
         let name = self.current_name()?;

@@ -1,6 +1,6 @@
 //! Which offloads this kernel takes.
 
-use std::io;
+use std::{io, os::fd::AsFd as _};
 
 use super::{Tap, TapOptions, offload_words};
 use crate::{
@@ -16,6 +16,8 @@ const NO_CSUM: Caps = Caps { csum: false, ..NO_TSO };
 
 /// What is tried, in this order; the youngest offload goes first (USO: Linux 6.2, ECN and TSO: 2.6.27).
 const STEPS: [Caps; 5] = [ALL, NO_USO, NO_ECN, NO_TSO, NO_CSUM];
+/// What an uplink tries before (UDP tunnel GSO: Linux 6.17).
+const UPLINK_STEPS: [Caps; 2] = [Caps::UPLINK, Caps { tunnel_csum: false, ..Caps::UPLINK }];
 
 /// The `TUN_F_*` bits for these capabilities.
 const fn mask(caps: &Caps) -> u32 {
@@ -35,13 +37,22 @@ const fn mask(caps: &Caps) -> u32 {
     if caps.uso {
         mask |= tun::F_USO4 | tun::F_USO6;
     }
+    if caps.tunnel {
+        mask |= tun::F_UDP_TUNNEL_GSO;
+    }
+    if caps.tunnel_csum {
+        mask |= tun::F_UDP_TUNNEL_GSO_CSUM;
+    }
     mask
 }
 
-/// Finds the most that `set_offload` takes, and leaves it set.
-pub(super) fn negotiate(mut set_offload: impl FnMut(u32) -> io::Result<()>) -> io::Result<Caps> {
+/// Finds the most that `set_offload` takes, and leaves it set. An `uplink` also asks for super-frames in tunnels.
+pub(super) fn negotiate(
+    uplink: bool,
+    mut set_offload: impl FnMut(u32) -> io::Result<()>,
+) -> io::Result<Caps> {
     let mut refusal = io::Error::from_raw_os_error(libc::EINVAL);
-    for caps in STEPS {
+    for caps in UPLINK_STEPS.into_iter().filter(|_| uplink).chain(STEPS) {
         match set_offload(mask(&caps)) {
             Ok(()) => return Ok(caps),
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => refusal = e,
@@ -60,10 +71,23 @@ pub fn words(caps: &Caps) -> Vec<&'static str> {
         (caps.tso6, "tso6"),
         (caps.tso_ecn, "tso_ecn"),
         (caps.uso, "uso"),
+        (caps.tunnel, "udp_tunnel"),
+        (caps.tunnel_csum, "udp_tunnel_csum"),
     ]
     .into_iter()
     .filter_map(|(has, word)| has.then_some(word))
     .collect()
+}
+
+/// A ring by which the calling thread reads and writes TAPs.
+///
+/// # Errors
+/// Where the kernel has no io_uring, or one that does not do for TAPs: before Linux 6.4 every operation on a TAP failed, since only
+/// `tun_chr_open` of later ones says that reads and writes need not wait (`FMODE_NOWAIT`). Or where there are no TAPs.
+pub fn batcher() -> io::Result<Batcher> {
+    let mut ring = Batcher::new()?;
+    ring.check(tun::open()?.as_fd())?; // of no device: what is read is the error EBADFD, where the question gets that far
+    Ok(ring)
 }
 
 /// What this kernel offers to TAP ports.
@@ -82,11 +106,8 @@ impl Features {
         let multi_queue = caps(2);
         let found = multi_queue.as_ref().map_or_else(|_| caps(1), |caps| Ok(*caps));
         let words = offload_words(&found.as_ref().map_or(Caps::NONE, |caps| *caps));
-        let all = [
-            ("tun", found.is_ok()),
-            ("multi_queue", multi_queue.is_ok()),
-            ("io_uring", Batcher::new().is_ok()),
-        ];
+        let all =
+            [("tun", found.is_ok()), ("multi_queue", multi_queue.is_ok()), ("io_uring", batcher().is_ok())];
         let all = all
             .into_iter()
             .chain(offload_words(&Caps::ALL).into_iter().map(|word| (word, words.contains(&word))));
@@ -124,15 +145,31 @@ mod tests {
             (0x00, NO_CSUM),
         ] {
             let mut set = u32::MAX;
-            assert_eq!(negotiate(kernel(known, &mut set)).unwrap(), caps, "{known:#x}");
+            assert_eq!(negotiate(false, kernel(known, &mut set)).unwrap(), caps, "{known:#x}");
             assert_eq!(set, mask(&caps), "{known:#x}");
         }
     }
 
     #[test]
+    fn an_uplink_asks_for_tunnels_first_and_steps_down_like_any_port() {
+        for (known, caps) in [
+            (0x1ef, Caps::UPLINK),
+            (0x0ef, Caps { tunnel_csum: false, ..Caps::UPLINK }),
+            (0x06f, ALL),
+            (0x00f, NO_USO),
+        ] {
+            let mut set = u32::MAX;
+            assert_eq!(negotiate(true, kernel(known, &mut set)).unwrap(), caps, "{known:#x}");
+            assert_eq!(set, mask(&caps), "{known:#x}");
+        }
+        let mut set = u32::MAX;
+        assert_eq!(negotiate(false, kernel(u32::MAX, &mut set)).unwrap(), ALL, "other ports never ask");
+    }
+
+    #[test]
     fn an_error_other_than_einval_is_no_reason_to_step_down() {
         let mut calls = 0;
-        let error = negotiate(|_| {
+        let error = negotiate(false, |_| {
             calls += 1;
             Err(io::Error::from_raw_os_error(libc::EBADFD))
         })

@@ -67,7 +67,8 @@ pub(super) fn open(options: &TapOptions) -> Result<Tap, TapError> {
     };
     // A device that vanishes while it is being made is an error of the next step, whichever that is.
     let control = queues[0].try_clone().map_err(device("duplicate the descriptor of"))?;
-    let caps = set_up_header(&control, options.offload).map_err(device("negotiate offloads with"))?;
+    let caps = set_up_header(&control, options.offload, options.uplink)
+        .map_err(device("negotiate offloads with"))?;
     if let (None, Some(target)) = (&existing, elsewhere) {
         move_in(&control, target, options)?;
     }
@@ -226,15 +227,21 @@ fn adopt(
 
 /// Agrees on the virtio header and the offloads. Both belong to the device, not to the descriptor, and survive on a
 /// persistent one: they are always set, also to nothing.
-fn set_up_header(control: &OwnedFd, offload: bool) -> io::Result<Caps> {
+fn set_up_header(control: &OwnedFd, offload: bool, uplink: bool) -> io::Result<Caps> {
     let fd = control.as_fd();
     if !offload {
         tun::set_offload(fd, 0)?;
         return Ok(Caps::NONE);
     }
-    tun::set_vnet_header_len(fd, virtio_net::LEN)?;
+    // The length stands before the offloads are asked for: those of tunnels need the longer header.
+    let len = if uplink { virtio_net::TUNNEL_LEN } else { virtio_net::LEN };
+    tun::set_vnet_header_len(fd, len)?;
     tun::set_vnet_little_endian(fd)?;
-    negotiate(|mask| tun::set_offload(fd, mask))
+    let caps = negotiate(uplink, |mask| tun::set_offload(fd, mask))?;
+    if uplink && !caps.tunnel {
+        tun::set_vnet_header_len(fd, virtio_net::LEN)?;
+    }
+    Ok(caps)
 }
 
 /// Moves a new device to where it belongs and gives it its name, in one request.

@@ -31,6 +31,8 @@ pub struct TapQueue {
     expect: usize,
     /// Octets that the frames of the last receive had on average.
     typical: usize,
+    /// Whether a read of nothing says that nobody is behind the descriptor any more; of datagrams it only says that one was empty.
+    ends: bool,
 }
 
 /// Up to this many frames, single system calls are cheaper than a ring's.
@@ -39,7 +41,12 @@ pub(crate) const WORTH_A_RING: usize = 2;
 impl TapQueue {
     /// A queue over a descriptor that gives and takes one frame a call, with a virtio header in front where `caps` says so.
     pub fn new(fd: OwnedFd, caps: Caps) -> Self {
-        Self { fd, caps, before: if caps.vnet_hdr { virtio_net::LEN } else { 0 }, expect: 1, typical: 1 }
+        Self { fd, caps, before: caps.vnet_header_len(), expect: 1, typical: 1, ends: true }
+    }
+
+    /// A queue over a socket of datagrams, each a frame without a header: it is read and written as a TAP is.
+    pub(in crate::port) fn of_datagrams(fd: OwnedFd) -> Self {
+        Self { ends: false, ..Self::new(fd, Caps::NONE) }
     }
 
     /// Another handle on the same queue, for a worker that only sends by it.
@@ -53,7 +60,7 @@ impl TapQueue {
         &self.caps
     }
 
-    /// Octets of the virtio header before each frame, in both directions: 12, or 0 for a plain port.
+    /// Octets of the virtio header before each frame, in both directions: 12, 24 where it describes tunnels, or 0 for a plain port.
     #[inline]
     pub fn vnet_header_len(&self) -> usize {
         self.before
@@ -136,7 +143,7 @@ impl TapQueue {
         counters: &PortCounters,
         seen: &mut Seen,
     ) -> Option<Received> {
-        if read == 0 {
+        if read == 0 && self.ends {
             return Some(Received::Gone(Errno::BADFD)); // a TAP never ends; other descriptors do when the peer goes
         }
         let len = read.saturating_sub(self.before);
@@ -184,6 +191,8 @@ fn ended_by(errno: Errno, counters: &PortCounters, seen: &mut Seen) -> Received 
 }
 
 /// The offload state of what a read returned, `before` octets of virtio header and a frame, or why it cannot be carried.
+/// The longer header, of an uplink, is not looked at here: it stays in front of the frame, for `overlay::uplink`, which alone
+/// knows what its frames are.
 #[inline]
 fn admit(read: &[u8], before: usize) -> Result<Offload, DropReason> {
     let len = read.len().saturating_sub(before);
@@ -193,7 +202,7 @@ fn admit(read: &[u8], before: usize) -> Result<Offload, DropReason> {
     if len > MAX_FRAME {
         return Err(DropReason::Giant); // perhaps longer still: the slot cuts it off, and is longer than a frame
     }
-    if before == 0 {
+    if before != virtio_net::LEN {
         return Ok(Offload::NONE);
     }
     let header = VirtioNetHdr::ref_from_prefix(read).map_err(|_| DropReason::VnetHeaderInvalid)?.0;

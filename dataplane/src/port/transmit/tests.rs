@@ -64,7 +64,7 @@ fn batch(frames: &[(Vec<u8>, Offload)]) -> Batch {
 }
 
 fn out(slot: u8, port: u16, rewrite: Rewrite) -> TxFrame {
-    TxFrame { slot, split: false, port: PortIdx(port), rewrite }
+    TxFrame { slot, split: false, port: PortIdx(port), rewrite, hop: None }
 }
 
 fn split(slot: u8, port: u16, rewrite: Rewrite) -> TxFrame {
@@ -272,7 +272,7 @@ fn what_a_full_queue_does_not_take_is_counted_and_the_rest_leaves() {
 }
 
 #[test]
-fn what_is_refused_without_offloads_too_is_counted_as_refused() {
+fn what_is_refused_without_offloads_too_is_counted_by_its_reason() {
     for ring in rings() {
         let (near, far) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::NONBLOCK, None).unwrap();
@@ -284,7 +284,7 @@ fn what_is_refused_without_offloads_too_is_counted_as_refused() {
         assert_eq!(rig.send(&plan, &mut batch(&frames)), []);
         assert_eq!(arrived_vnet(&far), [(VirtioNetHdr::default(), frames[3].0.clone())]);
         // One each, and the three segments of the super-frame.
-        assert_eq!(rig.counted(0), (1, 64, 2, vec![(DropReason::EgressRefused, 5)]));
+        assert_eq!(rig.counted(0), (1, 64, 2, vec![(DropReason::MtuExceeded, 5)]));
     }
 }
 
@@ -482,7 +482,7 @@ proptest! {
                 let rewrite = [Rewrite::KEEP, push(9), POP, replace(8)][usize::from(rewrite)];
                 // Port 2 takes no super-frame.
                 let split = frames[usize::from(slot)].1.gso.is_some() && (split || port == 2);
-                TxFrame { slot, split, port: PortIdx(port), rewrite }
+                TxFrame { slot, split, port: PortIdx(port), rewrite, hop: None }
             })
             .collect();
         let run = |ring| {
@@ -502,4 +502,45 @@ proptest! {
         prop_assert!(single.2.iter().all(|port| port.3.is_empty()), "{:?}", single.2);
         prop_assert_eq!(single, together);
     }
+}
+
+#[test]
+fn frames_that_a_queue_holds_leave_together_at_the_end_of_the_plan_and_are_counted_once() {
+    for ring in rings() {
+        let (gathering, far) = memory::gathering_pair(Caps::ALL);
+        let (plain_port, plain_far) = memory::pair(Caps::NONE);
+        let (tap, tap_far) = pair(Caps::ALL);
+        let queues = vec![Queue::Memory(gathering), Queue::Memory(plain_port), tap];
+        let mut rig = Rig::new(queues, ring);
+        let frames = [plain(46), tcp(500, 0), tcp(5000, 1000)];
+        let plan = [
+            out(0, 0, Rewrite::KEEP),
+            out(0, 1, Rewrite::KEEP),
+            out(1, 2, Rewrite::KEEP),
+            out(1, 0, push(9)),
+            split(2, 0, Rewrite::KEEP),
+            out(2, 2, Rewrite::KEEP),
+        ];
+        assert_eq!(rig.send(&plan, &mut batch(&frames)), []);
+        let mut expected = vec![frames[0].0.clone(), rewritten(&push(9), &frames[1].0)];
+        expected.extend(segments(&frames[2]));
+        let arrived_there: Vec<Vec<u8>> = far.drain().into_iter().map(|(frame, _)| frame).collect();
+        assert_eq!(arrived_there, expected, "in the order of the plan");
+        let octets = expected.iter().map(|frame| frame.len() as u64).sum();
+        assert_eq!(rig.counted(0), (expected.len() as u64, octets, 0, vec![]));
+        assert_eq!((plain_far.drain().len(), arrived(&tap_far).len()), (1, 2));
+        assert_eq!(rig.counted(1).0, 1);
+    }
+}
+
+#[test]
+fn a_queue_that_finds_its_device_gone_when_it_is_flushed_is_lost_and_its_frames_are_counted() {
+    let (gathering, far) = memory::gathering_pair(Caps::NONE);
+    let (other, other_far) = memory::pair(Caps::NONE);
+    let mut rig = Rig::new(vec![Queue::Memory(gathering), Queue::Memory(other)], None);
+    let plan = [out(0, 0, Rewrite::KEEP), out(0, 1, Rewrite::KEEP), out(0, 0, push(9))];
+    far.hang_up();
+    assert_eq!(rig.send(&plan, &mut batch(&[plain(46)])), [PortIdx(0)]);
+    assert_eq!(rig.counted(0), (0, 0, 0, vec![(DropReason::EgressDown, 2)]));
+    assert_eq!((rig.counted(1).0, other_far.drain().len()), (1, 1), "the others have theirs");
 }

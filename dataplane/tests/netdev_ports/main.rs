@@ -1,0 +1,13 @@
+//! Netdev ports against the real kernel, in network namespaces of their own.
+//!
+//! ```text
+//!   thread of the test, in a namespace of its own     another thread's namespace
+//!   ┌───────────────────────────────────┐             ┌──────────────────────┐
+//!   │ "the daemon": Netdev, queues ── n0├── a veth ───┤eth0 "the container"  │
+//!   └───────────────────────────────────┘             └──────────────────────┘
+//! ```
+//! Nothing touches the namespace the tests were started in. They need root, and say so where they have not got it.
+
+mod frames;
+mod topo;
+mod whose;
