@@ -63,7 +63,7 @@ pub enum SendResult {
 /// What an error of a descriptor means: the one place that knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrnoClass {
-    /// Nothing to read, or no room to write, for now.
+    /// Nothing to read, or no room to write at the moment.
     TryAgain,
     /// Memory is short; the next call may succeed.
     Transient,

@@ -1,16 +1,10 @@
 //! The small words the tests are written in.
 
 use std::{
-    env, fs,
-    os::fd::{AsFd, OwnedFd},
-    panic,
-    path::PathBuf,
+    env, fs, panic,
     process::{self, Command},
-    sync::{
-        atomic::{AtomicU32, Ordering::Relaxed},
-        mpsc,
-    },
-    thread::{self, JoinHandle},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -22,72 +16,19 @@ use tapway_dataplane::{
         },
     },
     netns::Netns,
-    sys::netns,
     wire::MacAddr,
 };
 
-/// Runs a test on a thread in a namespace of its own, which stands for the daemon's.
-pub(crate) fn in_netns(test: impl FnOnce() + Send + 'static) {
-    if !rustix::process::geteuid().is_root() {
-        skipped("needs root");
-        return;
-    }
-    let thread = thread::spawn(|| {
-        netns::unshare().unwrap();
-        test();
-    });
-    if let Err(failure) = thread.join() {
-        panic::resume_unwind(failure);
-    }
-}
+#[path = "../container/mod.rs"]
+mod container;
 
-/// A namespace that lives as long as a thread: the container.
-pub(crate) struct Container {
-    path: PathBuf,
-    end: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
+pub(crate) use container::{Container, in_netns, skipped};
 
 impl Container {
-    pub(crate) fn new() -> Self {
-        let (end, wait) = mpsc::channel::<()>();
-        let (tell, told) = mpsc::channel();
-        let thread = thread::spawn(move || {
-            netns::unshare().unwrap();
-            tell.send(rustix::thread::gettid()).unwrap();
-            let _ = wait.recv();
-        });
-        let tid = told.recv().unwrap().as_raw_nonzero();
-        let path = format!("/proc/{}/task/{tid}/ns/net", process::id()).into();
-        Self { path, end: Some(end), thread: Some(thread) }
-    }
-
-    pub(crate) fn netns(&self) -> Netns {
-        Netns::Path(self.path.clone())
-    }
-
-    pub(crate) fn fd(&self) -> OwnedFd {
-        self.netns().open().unwrap()
-    }
-
-    /// Runs `f` inside.
-    pub(crate) fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
-        netns::within(self.fd().as_fd(), f).unwrap()
-    }
-
     /// Runs `ip ARGS` inside.
     #[track_caller]
     pub(crate) fn ip(&self, args: &str) -> String {
         self.run(|| ip(args))
-    }
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        self.end = None;
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
     }
 }
 
@@ -121,14 +62,6 @@ pub(crate) fn ip(args: &str) -> String {
     let out = Command::new("ip").args(args.split_whitespace()).output().unwrap();
     assert!(out.status.success(), "ip {args}: {}", String::from_utf8_lossy(&out.stderr).trim());
     String::from_utf8_lossy(&out.stdout).into_owned()
-}
-
-/// Says why a test is not run, which `TAPWAY_TEST_REQUIRE=1` does not allow outside of the guest.
-#[track_caller]
-pub(crate) fn skipped(why: &str) {
-    let required = env::var_os("TAPWAY_TEST_REQUIRE").is_some_and(|value| value == "1");
-    assert!(!required || env::var_os("TAPWAY_TEST_GUEST").is_some(), "may not be skipped here: {why}");
-    println!("skipped: {why}");
 }
 
 /// The names of all interfaces of the calling thread's namespace.

@@ -4,10 +4,8 @@ use std::{
     io,
     os::fd::AsFd,
     panic,
-    path::PathBuf,
-    process::{self, Command},
-    sync::mpsc,
-    thread::{self, JoinHandle},
+    process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -16,59 +14,19 @@ use tapway_dataplane::{
     counters::PortCounters,
     frame::Batch,
     netlink::{Link, Socket},
-    netns::Netns,
     port::{
         PacketQueue, Received,
         netdev::{Netdev, NetdevError, NetdevOptions},
     },
-    sys::{netns, packet, udp},
+    sys::{packet, udp},
 };
 
-/// Runs a test on a thread in a namespace of its own, which stands for the daemon's.
-pub(crate) fn in_netns(test: impl FnOnce() + Send + 'static) {
-    if !rustix::process::geteuid().is_root() {
-        println!("skipped: needs root");
-        return;
-    }
-    let thread = thread::spawn(|| {
-        netns::unshare().unwrap();
-        test();
-    });
-    if let Err(failure) = thread.join() {
-        panic::resume_unwind(failure);
-    }
-}
+#[path = "../container/mod.rs"]
+mod container;
 
-/// A namespace that lives as long as a thread: the container.
-pub(crate) struct Container {
-    path: PathBuf,
-    end: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
+pub(crate) use container::{Container, in_netns};
 
 impl Container {
-    pub(crate) fn new() -> Self {
-        let (end, wait) = mpsc::channel::<()>();
-        let (tell, told) = mpsc::channel();
-        let thread = thread::spawn(move || {
-            netns::unshare().unwrap();
-            tell.send(rustix::thread::gettid()).unwrap();
-            let _ = wait.recv();
-        });
-        let tid = told.recv().unwrap().as_raw_nonzero();
-        let path = format!("/proc/{}/task/{tid}/ns/net", process::id()).into();
-        Self { path, end: Some(end), thread: Some(thread) }
-    }
-
-    pub(crate) fn netns(&self) -> Netns {
-        Netns::Path(self.path.clone())
-    }
-
-    /// Runs `f` inside.
-    pub(crate) fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
-        netns::within(self.netns().open().unwrap().as_fd(), f).unwrap()
-    }
-
     /// A cable from `port` in the calling thread's namespace to eth0 inside; both up, neither with IPv6.
     pub(crate) fn plug(&self, port: &str) {
         ip(&format!("link add {port} type veth peer name eth0 netns {}", self.path.display()));
@@ -78,24 +36,6 @@ impl Container {
             no_ipv6("eth0");
             ip("link set eth0 up");
         });
-    }
-
-    /// Ends the last process in it, which is what a container runtime does.
-    pub(crate) fn end(mut self) {
-        self.stop();
-    }
-
-    fn stop(&mut self) {
-        self.end = None;
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
-    }
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        self.stop();
     }
 }
 
